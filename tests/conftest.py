@@ -1,11 +1,11 @@
 """What every test has: hypothesis's profiles. The mock clocks and the trio runner come from pytest-trio.
 
 - ``dev``, the default: fresh random examples, and failures are remembered in ``.hypothesis/``.
-- ``ci``, where the variable ``CI`` is set: the same examples in every run, so a red build is the change's fault.
+- ``ci``, where the variable ``CI`` is set: the same examples in every run, so red is the change's fault.
 - ``nightly``: a hundred times as many. Choose with ``HYPOTHESIS_PROFILE``.
 
-None has a deadline per example: on two cores shared with real processes single examples are slow for no fault of
-their own.
+None has a deadline per example: on two cores shared with real processes an example may be slow by no fault of
+its own.
 """
 
 from __future__ import annotations

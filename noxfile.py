@@ -1,0 +1,112 @@
+"""Everything a developer or CI runs, one session each; ``-- ARGS`` is handed through to the session's program.
+
+    python3 noxfile.py                        # tests, lint, types
+    python3 noxfile.py -s tests -- -k batch   # these tests only, without the coverage limits
+    python3 noxfile.py -s demo -- clip.mp4    # the whole system on a video
+    python3 noxfile.py -s bench               # what a job costs
+
+Run as a program it needs nothing but Python 3.11 and pip: where nox is missing, it is installed in ``.venv``, and this
+file starts itself again there. Where nox is installed, ``nox -s tests`` is the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+PYTHON = ROOT / ".venv" / "bin" / "python"
+
+
+def run_nox() -> None:
+    """Become nox with this file and the same arguments, installing nox first if nobody has it."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"orbtrio needs Python 3.11 or newer, and this is {sys.version.split()[0]}: {sys.executable}")
+    python = next((python for python in (str(PYTHON), sys.executable) if has_nox(python)), None)
+    if python is None:
+        python = str(PYTHON)
+        print(f"nox is not installed: installing it in {PYTHON.parents[1]}", flush=True)
+        install = [
+            ([sys.executable, "-m", "venv", str(PYTHON.parents[1])], "On Debian: apt-get install python3-venv"),
+            ([python, "-m", "pip", "install", "--quiet", "nox[uv]"], "Is the package index reachable?"),
+        ]
+        for command, advice in install:
+            status = subprocess.run(command).returncode
+            if status:
+                sys.exit(f"{' '.join(command)} failed with exit status {status}. {advice}")
+    os.execv(python, [python, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]])
+
+
+def has_nox(python: str) -> bool:
+    """Whether nox can be imported by this interpreter, which need not exist."""
+    try:
+        return subprocess.run([python, "-c", "import nox"], stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+if __name__ == "__main__":
+    run_nox()
+
+import nox  # noqa: E402  (above this line nobody may need it)
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint", "types"]
+
+FULLY_COVERED = "orbtrio/protocol/*,orbtrio/engine/jobs.py"  # no input and no race may find a line that no test ran
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Install this checkout, editable, with some of its extras and dependency groups."""
+    wanted = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), *groups)
+    session.install("-e", f".[{extras}]" if extras else ".", *wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test, the workers' real models included, and the branch coverage that they must reach."""
+    install(session, "tests", extras="speed,demo")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("coverage", "erase")
+    pytest = ("coverage", "run", "-m", "pytest")
+    # Tests that start processes measure real time: they run alone, after those that two processes can share.
+    session.run(*pytest, "-m", "not processes", "-n", "2", "--dist", "loadfile")
+    session.run(*pytest, "-m", "processes")
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", "--fail-under", "95")
+    session.run("coverage", "report", "--fail-under", "100", "--include", FULLY_COVERED)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Mistakes, formatting, and who may import whom."""
+    install(session, "lint")
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", *session.posargs)
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly, in the package, the workers and the tests."""
+    install(session, "tests", "types", extras="speed,demo")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """An engine, three workers and a client on a real video; see ``orbtrio.demo``."""
+    install(session, extras="speed,demo")
+    session.run("python", "-m", "orbtrio.demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What a job costs from end to end; see ``benchmarks``."""
+    install(session, "bench", extras="speed,motion-energy")
+    session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
