@@ -1,12 +1,12 @@
-"""Everything a developer or CI runs, one session each; ``-- ARGS`` is handed through to the session's program.
+"""Everything a developer or CI runs, one session each; what follows ``--`` goes to the session's program.
 
     python3 noxfile.py                        # tests, lint, types
     python3 noxfile.py -s tests -- -k batch   # these tests only, without the coverage limits
     python3 noxfile.py -s demo -- clip.mp4    # the whole system on a video
     python3 noxfile.py -s bench               # what a job costs
 
-Run as a program it needs nothing but Python 3.11 and pip: where nox is missing, it is installed in ``.venv``, and this
-file starts itself again there. Where nox is installed, ``nox -s tests`` is the same.
+Run as a program it needs nothing but Python 3.11 and pip: where nox is missing, it is installed in ``.venv``,
+and this file starts itself again there. Where nox is installed, ``nox -s tests`` is the same.
 """
 
 from __future__ import annotations
@@ -17,25 +17,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-PYTHON = ROOT / ".venv" / "bin" / "python"
+VENV = ROOT / ".venv"
 
 
 def run_nox() -> None:
     """Become nox with this file and the same arguments, installing nox first if nobody has it."""
-    if sys.version_info < (3, 11):
-        sys.exit(f"orbtrio needs Python 3.11 or newer, and this is {sys.version.split()[0]}: {sys.executable}")
-    python = next((python for python in (str(PYTHON), sys.executable) if has_nox(python)), None)
+    if sys.version_info < (3, 11):  # noqa: UP036  (whoever starts this file has not been asked by pip)
+        sys.exit(f"orbtrio needs Python 3.11 or newer, but {sys.executable} is {sys.version.split()[0]}")
+    own = str(VENV / "bin" / "python")
+    python = next((python for python in (own, sys.executable) if has_nox(python)), None)
     if python is None:
-        python = str(PYTHON)
-        print(f"nox is not installed: installing it in {PYTHON.parents[1]}", flush=True)
-        install = [
-            ([sys.executable, "-m", "venv", str(PYTHON.parents[1])], "On Debian: apt-get install python3-venv"),
-            ([python, "-m", "pip", "install", "--quiet", "nox[uv]"], "Is the package index reachable?"),
-        ]
-        for command, advice in install:
-            status = subprocess.run(command).returncode
-            if status:
-                sys.exit(f"{' '.join(command)} failed with exit status {status}. {advice}")
+        print(f"nox is not installed: installing it in {VENV}", flush=True)
+        run_or_exit([sys.executable, "-m", "venv", str(VENV)], "On Debian: apt-get install python3-venv")
+        run_or_exit([own, "-m", "pip", "install", "--quiet", "nox[uv]"], "Is the package index reachable?")
+        python = own
     os.execv(python, [python, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]])
 
 
@@ -47,6 +42,13 @@ def has_nox(python: str) -> bool:
         return False
 
 
+def run_or_exit(command: list[str], advice: str) -> None:
+    """Run a command; end this program with advice if it fails."""
+    status = subprocess.run(command).returncode
+    if status:
+        sys.exit(f"{' '.join(command)}: failed with exit status {status}. {advice}")
+
+
 if __name__ == "__main__":
     run_nox()
 
@@ -56,7 +58,8 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "types"]
 
-FULLY_COVERED = "orbtrio/protocol/*,orbtrio/engine/jobs.py"  # no input and no race may find a line that no test ran
+# No input from the network and no race between jobs may find a line here that no test has run.
+FULLY_COVERED = "orbtrio/protocol/*,orbtrio/engine/jobs.py"
 
 
 def install(session: nox.Session, *groups: str, extras: str = "") -> None:
