@@ -1,0 +1,180 @@
+"""Which message is legal when: one table for both ends.
+
+Each type of message has one legal sender, so the same `TRANSITIONS` tells the engine what it may receive and the peer what it
+may send. Whatever a state does not list is an error: of the peer if it arrived, of ours if we were about to send it.
+
+Policy is not here. Whether a secret, a token or a worker type is welcome is for the engine's sessions to decide, which then call
+`fail`. Draining is no state either, for no message announces it.
+
+Spec: "Connection Management".
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from orbtrio.errors import ConnectionLost, InvalidMessage, LocalProtocolError, RemoteProtocolError
+from orbtrio.protocol import codec
+from orbtrio.protocol.messages import (
+    JobBatch,
+    RegisterClient,
+    RegisterWorker,
+    UnknownMessage,
+    WorkerOutput,
+    WorkerRequest,
+    WorkerResponse,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orbtrio.protocol.messages import Message
+
+__all__ = ["TRANSITIONS", "Connection", "Side", "State"]
+
+
+class Side(enum.Enum):
+    """Which end of a connection this is."""
+
+    ENGINE = "engine"
+    PEER = "peer"
+
+    @property
+    def other(self) -> Side:
+        """The end that this one talks to."""
+        return Side.PEER if self is Side.ENGINE else Side.ENGINE
+
+
+class State(enum.Enum):
+    """How far the conversation has come."""
+
+    AWAITING_REGISTRATION = "awaiting registration"
+    WORKER_READY = "worker ready"
+    CLIENT_READY = "client ready"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+# A missing cell is an error. Unknown messages are no error once a peer has registered: a newer one may know more than we do.
+TRANSITIONS: Final[Mapping[State, Mapping[type, State]]] = {
+    State.AWAITING_REGISTRATION: {RegisterWorker: State.WORKER_READY, RegisterClient: State.CLIENT_READY},
+    State.WORKER_READY: {
+        JobBatch: State.WORKER_READY,
+        WorkerOutput: State.WORKER_READY,
+        UnknownMessage: State.WORKER_READY,
+    },
+    State.CLIENT_READY: {
+        WorkerRequest: State.CLIENT_READY,
+        WorkerResponse: State.CLIENT_READY,
+        UnknownMessage: State.CLIENT_READY,
+    },
+    State.FAILED: {},  # The close frame is sent; whatever else arrives is discarded.
+    State.CLOSED: {},
+}
+
+_SENDERS: Final[Mapping[type, Side]] = {
+    RegisterWorker: Side.PEER,
+    RegisterClient: Side.PEER,
+    WorkerRequest: Side.PEER,
+    WorkerOutput: Side.PEER,
+    JobBatch: Side.ENGINE,
+    WorkerResponse: Side.ENGINE,
+}
+
+# What messages are called on the wire, for reasons shown to peers.
+_NAMES: Final[Mapping[type, str]] = {
+    RegisterWorker: "i_am_worker",
+    RegisterClient: "i_am_server",
+    WorkerRequest: "worker_request",
+    WorkerOutput: "worker_output",
+    JobBatch: "a batch",
+    WorkerResponse: "worker_response",
+    UnknownMessage: "an unknown message",
+}
+
+
+class Connection:
+    """One end of one conversation.
+
+    Args:
+        side: Which end.
+        implicit_clients: A ``worker_request`` as the very first message registers its sender as a client, as the spec's example does. For
+            engines that ask clients for no token.
+    """
+
+    def __init__(self, side: Side, *, implicit_clients: bool = False) -> None:
+        self.side = side
+        self.state = State.AWAITING_REGISTRATION
+        self._implicit_clients = implicit_clients
+        self._unwrap_typed_arrays = side is Side.PEER
+
+    def receive(self, raw: bytes) -> Message:
+        """Decode what arrived and check that it is legal now.
+
+        Raises:
+            RemoteProtocolError: close the connection with its code and reason. The state is FAILED.
+            ConnectionLost: the connection had failed or closed before; what arrives is to be discarded.
+        """
+        self._refuse_if_over()
+        try:
+            message = codec.decode(raw, unwrap_typed_arrays=self._unwrap_typed_arrays)
+        except InvalidMessage as error:
+            self.state = State.FAILED
+            raise RemoteProtocolError(str(error), close_code=error.close_code) from error
+        kind = type(message)
+        following = self._following(kind, self.side.other)
+        if following is None:
+            reason = f"{_NAMES[kind]} is not allowed here ({self.state.value})"
+            self.state = State.FAILED
+            raise RemoteProtocolError(reason)
+        self.state = following
+        return message
+
+    def send(self, message: Message) -> bytes:
+        """Check that `message` may be sent now, and encode it.
+
+        Raises:
+            LocalProtocolError: it may not, a bug of ours. The state is unchanged.
+            InvalidMessage: it cannot be encoded. The state is unchanged.
+            ConnectionLost: the connection has failed or closed in the meantime, a lost race.
+        """
+        before = self.state
+        self.sending(type(message))
+        try:
+            return codec.encode(message)
+        except InvalidMessage:
+            self.state = before
+            raise
+
+    def sending(self, kind: type[Message]) -> None:
+        """As `send`, for messages that were encoded in pieces."""
+        self._refuse_if_over()
+        following = self._following(kind, self.side)
+        if following is None:
+            raise LocalProtocolError(
+                f"the {self.side.value} may not send {_NAMES[kind]} ({self.state.value})"
+            )
+        self.state = following
+
+    def fail(self) -> None:
+        """Give up: a close frame is on its way. Does nothing once closed."""
+        if self.state is not State.CLOSED:
+            self.state = State.FAILED
+
+    def close(self) -> None:
+        """The transport has ended."""
+        self.state = State.CLOSED
+
+    def _refuse_if_over(self) -> None:
+        if self.state is State.FAILED or self.state is State.CLOSED:
+            raise ConnectionLost(f"the connection has {self.state.value}")
+
+    # The state after a message of this kind from this sender; None if it may not come.
+    def _following(self, kind: type, sender: Side) -> State | None:
+        if _SENDERS.get(kind, sender) is not sender:
+            return None
+        state = self.state
+        if state is State.AWAITING_REGISTRATION and kind is WorkerRequest and self._implicit_clients:
+            return State.CLIENT_READY
+        return TRANSITIONS[state].get(kind)
