@@ -1,0 +1,318 @@
+"""Where jobs come in and go out: the only place that accepts a job, and the only one that ends it.
+
+Sessions speak with peers; this module knows no connection, only `Requester`s that submitted jobs and `WorkerQueue`s that run them.
+Whatever way a job ends, it leaves through `_answered` or `_ended`, which tell the requester and release the job's files.
+
+All of it is synchronous but for writing resources, so a request is accepted whole between two checkpoints (P-20).
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from orbtrio.engine.dispatch import Dispatcher, Pool
+from orbtrio.engine.jobs import Job, JobTable
+from orbtrio.engine.queues import WorkerQueue
+from orbtrio.engine.resources import StoreError, StoreFull
+from orbtrio.protocol import codec, references
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Mapping
+
+    from orbtrio.engine.config import Config
+    from orbtrio.engine.jobs import Requester
+    from orbtrio.engine.resources import HeldFile, ResourceStore
+    from orbtrio.protocol.messages import JobRequest, RegisterWorker, WorkerOutput, WorkerRequest
+
+__all__ = ["Counters", "Exchange"]
+
+# `id` and the rest of {"type": "worker_response", ...} around an output; see `max_output_bytes`.
+_RESPONSE_OVERHEAD: Final = 64 * 1024
+
+
+@attrs.define
+class Counters:
+    """What has happened since the engine started."""
+
+    accepted: int = 0
+    answered: int = 0
+    abandoned: int = 0
+    redelivered: int = 0
+    outputs_dropped: int = 0
+    ended: dict[str, int] = attrs.Factory(dict)
+    refused: dict[str, int] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class _WorkerType:
+    # What intake needs to know of a worker type, looked up once per request, not per job.
+    pool: Pool
+    flat: bool
+    affinity_field: str | None
+
+
+class Exchange:
+    """The job table, the dispatcher and the files, under one roof."""
+
+    def __init__(self, config: Config, store: ResourceStore, flush: Callable[[], None]) -> None:
+        self.counters = Counters()
+        self.draining = False
+        self.dispatcher = Dispatcher(self._make_pool, flush)
+        self._config = config
+        self._store = store
+        self._flush = flush
+        self._table = JobTable()
+        self._types: dict[str, _WorkerType] = {}
+        # Unguessable across restarts: a worker of an earlier engine cannot hit a job of this one by accident.
+        self._id_prefix = secrets.token_hex(8) + "-"
+        self._next_number = itertools.count(1).__next__
+        self._worker_numbers: dict[str, itertools.count[int]] = {}
+        self._max_output_bytes = config.max_worker_message_bytes - _RESPONSE_OVERHEAD
+        self._all_ended = trio.Event()
+
+    @property
+    def open_jobs(self) -> int:
+        """Accepted jobs that have neither an answer nor another end."""
+        return self._table.open_jobs
+
+    def recognises(self, worker_type: str) -> bool:
+        """Whether the settings allow this worker type. P-05."""
+        return any(fnmatchcase(worker_type, pattern) for pattern in self._config.worker_types)
+
+    # --------------------------------------------------------------------------------------------------------- jobs
+
+    async def accept(self, requester: Requester, tenant: str, request: WorkerRequest) -> None:
+        """Accept the jobs of a request, and refuse those that cannot be. Spec: "Full Request/Response Cycle", steps 2 to 4.
+
+        Waits only while resources are written; cancelled there, nothing is accepted and nothing kept.
+        """
+        for invalid in request.invalid:
+            self._refuse(requester, invalid.client_job_id, "invalid_job", invalid.reason)
+        if not request.resources:
+            self._accept(requester, request.jobs, {})
+            return
+        try:
+            files = await self._store.hold(tenant, request.resources)
+        except (StoreFull, StoreError) as error:
+            for job in request.jobs:
+                self._refuse(requester, job.client_job_id, "queue_full", str(error))
+            return
+        try:
+            self._accept(requester, request.jobs, files)
+        finally:
+            self._release(files.values())
+
+    def _accept(self, requester: Requester, requests: list[JobRequest], files: Mapping[str, HeldFile]) -> None:
+        now = trio.current_time()
+        deadline = now + self._config.job_timeout
+        open_jobs = requester.open_jobs
+        paths = {resource_id: file.path for resource_id, file in files.items()}
+        jobs: list[Job] = []
+        for request in requests:
+            client_job_id = request.client_job_id
+            head = codec.response_head(client_job_id)
+            key: Hashable = client_job_id if type(client_job_id) is str else head
+            kind = self._types.get(request.worker_type) or self._look_up(request.worker_type)
+            affinity = None
+            if kind is not None and kind.affinity_field is not None:
+                affinity = _affinity(request.input.get(kind.affinity_field))
+            if kind is None or key in open_jobs or self.draining or not kind.pool.has_room(affinity):
+                self._refuse(requester, client_job_id, *self._why_not(request, kind, duplicate=key in open_jobs))
+                continue
+            job_files: tuple[HeldFile, ...] = ()
+            job_input = request.input
+            if request.references:
+                job_files = tuple(files[resource_id] for resource_id in request.references)
+                job_input = references.replace(job_input, paths)
+            number = self._next_number()
+            job_id = self._id_prefix + str(number)
+            if kind.flat:
+                wire = codec.encode_flat_job(job_id, job_input, request.extra, time.time() * 1000)
+            else:
+                wire = codec.encode_job(job_id, job_input, request.extra)
+            for file in job_files:
+                self._store.retain(file)
+            kind.pool.jobs_queued += 1
+            job = Job(
+                number, job_id, client_job_id, key, requester, head, request.worker_type, affinity, wire, now, deadline, kind.pool, job_files
+            )
+            self._table.accept(job)
+            jobs.append(job)
+        if jobs:
+            self.counters.accepted += len(jobs)
+            self.dispatcher.submit(jobs)
+
+    def _why_not(self, request: JobRequest, kind: _WorkerType | None, *, duplicate: bool) -> tuple[str, str]:
+        if kind is None:
+            name = request.worker_type[:60]
+            return "unknown_worker_type", f"worker_type {name!r} is not recognised; the engine's WORKER_TYPES setting lists what is"
+        if duplicate:
+            return "invalid_job", "job_id is that of a job which is still open; use a new one"
+        if self.draining:
+            return "engine_stopped", "the engine is stopping"
+        workers = len(kind.pool.workers)
+        return "queue_full", f"{kind.pool.jobs_queued} jobs wait for {workers} workers of this type; submit later or add workers"
+
+    def answer(self, queue: WorkerQueue, output: WorkerOutput) -> None:
+        """Deliver a worker's results. Spec: "Output Delivery", P-23."""
+        answer = self._table.answer
+        delivered = 0
+        for job_id, entry in output.entries:
+            job = answer(job_id, queue)
+            if job is None:
+                continue
+            delivered += 1
+            if len(entry) > self._max_output_bytes:
+                self._ended(job, "result_too_large", f"the result has {len(entry)} bytes, the limit is {self._max_output_bytes}")
+                continue
+            job.requester.deliver(job, entry)
+            if job.files:
+                self._release(job.files)
+        queue.jobs_answered += delivered
+        self.counters.answered += delivered
+        self.counters.outputs_dropped += len(output.entries) - delivered + output.malformed
+        queue.send_due()
+        self._note_end()
+
+    def abandon(self, job: Job) -> None:
+        """The requester no longer wants this job's answer. P-25."""
+        if self._table.abandon(job):
+            self.counters.abandoned += 1
+            self._release(job.files)
+            job.owner.send_due()
+            self._note_end()
+
+    def abandon_all(self, requester: Requester) -> None:
+        """The requester is gone. P-25."""
+        for job in list(requester.open_jobs.values()):
+            self.abandon(job)
+
+    async def run_reaper(self) -> None:
+        """End jobs at their deadline, until cancelled. Spec: "Timeout Behavior", P-21."""
+        timeout = self._config.job_timeout
+        while True:
+            # A job accepted while this sleeps has its deadline after the whole timeout, so nothing needs to wake us for it.
+            await trio.sleep_until(min(self._table.next_deadline, trio.current_time() + timeout))
+            expired = self._table.expire(trio.current_time())
+            for job in expired:
+                self._ended(job, "timeout", f"no answer within {timeout:g} s")
+            for pool in self.dispatcher.pools:
+                pool.refresh()
+            self._flush()
+
+    def forget_tenant(self, tenant: str) -> None:
+        """A client is gone whose connection was a tenant of its own: its directories go too."""
+        if not self._config.client_tokens:
+            self._store.forget_tenant(tenant)
+
+    # ------------------------------------------------------------------------------------------------------ workers
+
+    def add_worker(self, registration: RegisterWorker, send: Callable[..., None]) -> WorkerQueue:
+        """A worker registered; jobs that waited for its type leave in the same turn."""
+        kind = self._types.get(registration.worker_type) or self._look_up(registration.worker_type)
+        assert kind is not None, "sessions check the worker type first"
+        number = next(self._worker_numbers.setdefault(registration.worker_type, itertools.count(1)))
+        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, kind.pool, send)
+        kind.pool.add(queue)
+        return queue
+
+    def remove_worker(self, queue: WorkerQueue, *, message_too_large: bool = False) -> None:
+        """A worker is gone: its jobs, sent or not, go to others, or wait for the next of their type. P-22."""
+        pool = self._types[queue.worker_type].pool
+        again = []
+        for job in pool.remove(queue):
+            sent = job.batch is not None
+            if sent and job.deliveries >= self._config.max_deliveries and self._table.end(job):
+                kind = "result_too_large" if message_too_large else "worker_lost"
+                self._ended(job, kind, f"{job.deliveries} workers were lost while they ran it")
+            elif self._table.requeue(job, pool):
+                self.counters.redelivered += sent
+                again.append(job)
+        if self.draining and not pool.workers:
+            pool.jobs_queued += len(again)
+            for job in again:
+                self._end(job, "engine_stopped", "the engine is stopping")
+        else:
+            pool.requeue(again)
+
+    # ----------------------------------------------------------------------------------------------------- stopping
+
+    async def drain(self, grace: float) -> None:
+        """Accept no more, send everything out, wait for answers up to `grace` seconds, end the rest. P-26."""
+        self.draining = True
+        for pool in self.dispatcher.pools:
+            pool.hurry()
+        for job in self._table:
+            if not self._types[job.worker_type].pool.workers:
+                self._end(job, "engine_stopped", "the engine is stopping and has no worker of this type")
+        self._flush()
+        self._note_end()
+        with trio.move_on_after(grace):
+            await self._all_ended.wait()
+        self.end_all()
+
+    def end_all(self) -> None:
+        """End every open job as ``engine_stopped``."""
+        self.draining = True
+        for job in self._table:
+            self._end(job, "engine_stopped", "the engine has stopped")
+        self._flush()
+
+    # ----------------------------------------------------------------------------------------------------- one place
+
+    def _end(self, job: Job, kind: str, text: str) -> None:
+        if self._table.end(job):
+            self._ended(job, kind, text)
+
+    def _ended(self, job: Job, kind: str, text: str) -> None:
+        self.counters.ended[kind] = self.counters.ended.get(kind, 0) + 1
+        job.requester.refuse(job.client_job_id, kind, text)
+        self._release(job.files)
+        self._note_end()
+
+    def _refuse(self, requester: Requester, client_job_id: Any, kind: str, text: str) -> None:
+        self.counters.refused[kind] = self.counters.refused.get(kind, 0) + 1
+        requester.refuse(client_job_id, kind, text)
+
+    def _release(self, files: Collection[HeldFile]) -> None:
+        for file in files:
+            self._store.release(file)
+
+    def _note_end(self) -> None:
+        if self.draining and not self._table.open_jobs:
+            self._all_ended.set()
+
+    def _look_up(self, worker_type: str) -> _WorkerType | None:
+        if not self.recognises(worker_type):
+            return None
+        pool = self.dispatcher.pool(worker_type)
+        flat = any(fnmatchcase(worker_type, pattern) for pattern in self._config.flat_types)
+        kind = self._types[worker_type] = _WorkerType(pool, flat, pool.affinity_field)
+        return kind
+
+    def _make_pool(self, worker_type: str) -> Pool:
+        return Pool(
+            worker_type,
+            affinity_field=self._config.affinity.get(worker_type),
+            max_queued=self._config.max_queued_jobs,
+            too_large=self._too_large,
+        )
+
+    def _too_large(self, job: Job) -> None:
+        limit = max(queue.max_job_bytes for queue in self._types[job.worker_type].pool.workers)
+        text = f"the job has {len(job.wire)} bytes, its workers take {limit}; send large data as a resource"
+        self._end(job, "invalid_job", text)
+
+
+def _affinity(value: Any) -> str | None:
+    # A key of another kind than text is a key all the same; only its absence means that any worker will do.
+    if type(value) is str:
+        return value
+    return None if value is None else repr(value)[:200]

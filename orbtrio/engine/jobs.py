@@ -1,0 +1,237 @@
+"""The job table: which jobs there are, and what may happen to each.
+
+Pure: no trio, no sockets, no clock; time is an argument. Every change is a plain function, so no other task sees it half done.
+
+| job | claim | output, from its owner | worker lost | deadline | client gone | engine ends it |
+|---|---|---|---|---|---|---|
+| QUEUED | IN_FLIGHT | - | - | SETTLED | SETTLED | SETTLED |
+| IN_FLIGHT | - | SETTLED | QUEUED | SETTLED | ABANDONED | SETTLED |
+| ABANDONED | - | SETTLED | SETTLED | SETTLED | - | - |
+| SETTLED | - | - | - | - | - | - |
+
+A missing cell is a lost race (a late output, a second deadline), never an error: the method says so in its result and nothing
+changes. A job is *open* while QUEUED or IN_FLIGHT. It stops being open exactly once, and the method that did it hands the job to
+its caller, who alone answers the client and releases the files (`exchange.py` has the one function for that).
+
+ABANDONED exists because a worker still owes an answer to a job whose client has gone: until it answers, or the deadline
+passes, that answer counts against the worker's credit (P-15).
+
+There is no task, event or timer per job (`performance.md`, section 3: 1.4 µs a job this way, 75 with them). All jobs share one
+timeout, so the order of acceptance is the order of deadlines, and one reaper looks only at the oldest.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from orbtrio.engine.resources import HeldFile
+
+__all__ = ["Batch", "Job", "JobState", "JobTable", "Owner", "Requester"]
+
+
+class JobState(enum.Enum):
+    """Where a job stands; see the table in the module's docstring."""
+
+    QUEUED = "queued"
+    IN_FLIGHT = "in flight"
+    ABANDONED = "abandoned"
+    SETTLED = "settled"
+
+
+# Enum members looked up through the class cost a dictionary walk each time; the hot path compares against these.
+QUEUED = JobState.QUEUED
+IN_FLIGHT = JobState.IN_FLIGHT
+ABANDONED = JobState.ABANDONED
+SETTLED = JobState.SETTLED
+
+
+class Requester(Protocol):
+    """Whoever submitted a job: a client's connection, or a caller of `Engine.submit`."""
+
+    open_jobs: dict[Hashable, Job]
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        """Take the worker's output, one CBOR map."""
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
+        """Learn that the engine ended the job, or never accepted it. P-31."""
+
+
+class Owner(Protocol):
+    """Whoever holds a job until it is settled: a worker's queue, or the backlog of its worker type."""
+
+    def let_go(self, job: Job) -> None:
+        """Stop counting a job that is being settled; called once, with `job.batch` as it was."""
+
+    def send_due(self) -> None:
+        """Send what may leave now that jobs were let go."""
+
+
+@attrs.define(eq=False, slots=True)
+class Batch:
+    """Jobs that went to a worker in one message.
+
+    Attributes:
+        sent_at: When, in seconds of the trio clock.
+        jobs: In the order of the message.
+        owed: How many of them the worker has not answered yet.
+    """
+
+    sent_at: float
+    jobs: list[Job] = attrs.Factory(list)
+    owed: int = 0
+
+
+@attrs.define(eq=False, slots=True)
+class Job:
+    """One accepted job.
+
+    Attributes:
+        number: Counts accepted jobs; the order of acceptance.
+        job_id: Ours; wire ``id``. The client's own id is only echoed.
+        client_job_id: The client's; wire ``job_id``, any CBOR value.
+        client_key: The client's id as a dictionary key.
+        requester: Gets the answer.
+        response_head: The response message up to the output, already encoded.
+        worker_type: Which workers may run it.
+        affinity: Jobs of one type with the same key go to the same worker, in order; None for no such wish. P-12.
+        wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
+        accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10.
+        deadline: Seconds of the trio clock.
+        files: Resources that it refers to.
+        owner: Who holds it now.
+        batch: The batch in which it was sent; None while it is queued.
+        deliveries: How often it was sent to a worker.
+    """
+
+    number: int
+    job_id: str
+    client_job_id: Any
+    client_key: Hashable
+    requester: Requester
+    response_head: bytes
+    worker_type: str
+    affinity: str | None
+    wire: bytes
+    accepted_at: float
+    deadline: float
+    owner: Owner
+    files: tuple[HeldFile, ...] = ()
+    state: JobState = QUEUED
+    batch: Batch | None = None
+    deliveries: int = 0
+
+    def claim(self, batch: Batch) -> None:
+        """QUEUED -> IN_FLIGHT; for the owner, in the step that sends `batch`."""
+        self.state = IN_FLIGHT
+        self.batch = batch
+        self.deliveries += 1
+        batch.jobs.append(self)
+
+
+class JobTable:
+    """All jobs that somebody may still answer, oldest first.
+
+    Attributes:
+        open_jobs: How many are QUEUED or IN_FLIGHT.
+    """
+
+    def __init__(self) -> None:
+        # Deleting from the front of a plain dict makes its next peek slow (198 µs after 50,000); an OrderedDict's is constant.
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self.open_jobs = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        # A copy, because whoever goes through all jobs is about to end them.
+        return iter(list(self._jobs.values()))
+
+    @property
+    def next_deadline(self) -> float:
+        """When the reaper has to look next; infinity while there are no jobs."""
+        for job in self._jobs.values():
+            return job.deadline
+        return float("inf")
+
+    def accept(self, job: Job) -> None:
+        """Take in a new, QUEUED job. Deadlines must not decrease from call to call."""
+        self._jobs[job.job_id] = job
+        self.open_jobs += 1
+        job.requester.open_jobs[job.client_key] = job
+
+    def answer(self, job_id: str, owner: Owner) -> Job | None:
+        """An output arrived from `owner`.
+
+        Returns:
+            The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the id is unknown, late,
+            a duplicate, another worker's, or its client has gone. P-23.
+        """
+        job = self._jobs.get(job_id)
+        if job is None or job.owner is not owner or job.batch is None:
+            return None
+        del self._jobs[job_id]
+        return self._settle(job)
+
+    def expire(self, now: float) -> list[Job]:
+        """Settle every job past its deadline and return those that were open, oldest first. Spec: "Timeout Behavior"."""
+        expired = []
+        while self._jobs:
+            job = next(iter(self._jobs.values()))
+            if job.deadline > now:
+                break
+            del self._jobs[job.job_id]
+            if self._settle(job) is not None:
+                expired.append(job)
+        return expired
+
+    def end(self, job: Job) -> bool:
+        """The engine itself ends an open job; True if it was open. The caller tells the client why."""
+        if job.state is not QUEUED and job.state is not IN_FLIGHT:
+            return False
+        del self._jobs[job.job_id]
+        self._settle(job)
+        return True
+
+    def abandon(self, job: Job) -> bool:
+        """The client has gone, or no longer wants the answer; True if the job was open. P-25."""
+        if job.state is not IN_FLIGHT:
+            return self.end(job)
+        job.state = ABANDONED
+        self.open_jobs -= 1
+        del job.requester.open_jobs[job.client_key]
+        return True
+
+    def requeue(self, job: Job, owner: Owner) -> bool:
+        """The worker is gone; True if the job is QUEUED now, with `owner`, to be sent again. P-22."""
+        if job.state is QUEUED:
+            job.owner = owner
+            return True
+        if job.state is IN_FLIGHT:
+            job.state = QUEUED
+            job.owner = owner
+            job.batch = None
+            return True
+        if job.state is ABANDONED:
+            del self._jobs[job.job_id]
+            job.state = SETTLED
+        return False
+
+    def _settle(self, job: Job) -> Job | None:
+        # The owner first: it reads job.batch to know whether the job was queued or out.
+        job.owner.let_go(job)
+        was_open = job.state is not ABANDONED
+        job.state = SETTLED
+        if not was_open:
+            return None
+        self.open_jobs -= 1
+        del job.requester.open_jobs[job.client_key]
+        return job

@@ -1,0 +1,410 @@
+"""The engine: its tasks, its listeners and its end.
+
+```
+serve
+└─ services nursery
+   ├─ dispatcher: memory channel of job lists -> workers
+   ├─ reaper: ends what is past its deadline
+   └─ connections nursery          on stop: each conversation is cancelled and closed with 1001
+      ├─ worker session: reader task, batcher task      finally: requeue every job this worker owns
+      ├─ client session: reader task                    finally: abandon each of its jobs
+      └─ listeners nursery         on stop: cancelled first
+```
+
+The accept loop is ours, not `trio_websocket.serve_websocket`, which any unauthenticated peer can end (`robustness.md`, section 1).
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import json
+import logging
+import ssl
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from orbtrio import inputs
+from orbtrio._nursery import open_service_nursery
+from orbtrio.engine.exchange import Exchange
+from orbtrio.engine.http import Front
+from orbtrio.engine.resources import open_store
+from orbtrio.engine.sessions import Sessions
+from orbtrio.engine.statistics import EngineStatistics, WorkerStatistics, WorkerTypeStatistics, render_metrics
+from orbtrio.errors import ConfigError, JobError, JobRefused, JobTimedOut
+from orbtrio.protocol import codec
+from orbtrio.protocol.messages import JobRequest, WorkerRequest
+from orbtrio.transport import Flusher, TransportLimits, open_server_transport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Hashable, Mapping
+
+    from orbtrio.engine.config import Config
+    from orbtrio.engine.jobs import Job
+
+__all__ = ["Engine", "open_engine"]
+
+_log = logging.getLogger("orbtrio.engine")
+
+_LOCAL_TENANT: Final = "local"
+
+
+class _LocalCaller:
+    # One awaiting `Engine.submit`; see `jobs.Requester`.
+    def __init__(self) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+        self.output: dict[str, Any] = {}
+        self.error: JobError | None = None
+        self.done = trio.Event()
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        self.output = codec.decode_item(output)
+        self.done.set()
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
+        self.error = JobTimedOut(text) if kind == "timeout" else JobRefused(kind, text)
+        self.done.set()
+
+
+class Engine:
+    """An ORB engine.
+
+    Use `open_engine`, or ``await nursery.start(engine.serve)``.
+
+    Attributes:
+        addresses: Where it listens, e.g. ``("ws://127.0.0.1:5000/ws", "ws://[::1]:5000/ws")``; empty until it serves.
+    """
+
+    def __init__(self, config: Config, *, listen: bool = True) -> None:
+        """Make an engine that does nothing until it serves.
+
+        Args:
+            config: Its settings, checked.
+            listen: False for an engine without a socket: jobs come through `submit`, peers through `handle`.
+
+        Raises:
+            ConfigError: the settings cannot work; the text says which one to change.
+        """
+        config.check()
+        self.addresses: tuple[str, ...] = ()
+        self._config = config
+        self._listen = listen
+        self._limits = TransportLimits(
+            max_message_bytes=config.max_unregistered_message_bytes,
+            max_buffered_bytes=config.max_buffered_bytes,
+            handshake_timeout=config.handshake_timeout,
+            close_timeout=config.close_timeout,
+            write_timeout=config.write_timeout,
+            message_timeout=config.message_timeout,
+            ping_interval=config.ping_interval,
+            ping_timeout=config.ping_timeout,
+        )
+        self._flusher = Flusher()
+        self._front = Front(
+            allowed_origins=config.allowed_origins,
+            allowed_hosts=config.allowed_hosts,
+            routes={"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics, "/version": self._version},
+            handshake_timeout=config.handshake_timeout,
+        )
+        self._tls = _tls_context(config)
+        self._conversations: set[trio.CancelScope] = set()
+        self._unregistered: Counter[str] = Counter()
+        self._grace = config.grace_period
+        self._stopping = trio.Event()
+        self._stopped = trio.Event()
+        self._exchange: Exchange | None = None
+
+    # ------------------------------------------------------------------------------------------------------ lifetime
+
+    async def serve(self, *, task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the engine until `stop` has been called and has done its work, or until cancelled, which ends it at once.
+
+        Raises:
+            ConfigError: another engine holds the store, or the TLS files cannot be read.
+            OSError: the port is taken, or the store's directory cannot be used.
+        """
+        config = self._config
+        try:
+            async with open_store(Path(config.store_root), quota_bytes=config.store_quota_bytes) as self._store:
+                self._exchange = Exchange(config, self._store, self._flusher.flush)
+                self._sessions = Sessions(config, self._exchange, self._flusher)
+                listeners = await self._open_listeners() if self._listen else []
+                async with open_service_nursery() as services:
+                    services.start_soon(self._exchange.dispatcher.run)
+                    services.start_soon(self._exchange.run_reaper)
+                    try:
+                        await self._serve_connections(listeners, task_status)
+                    finally:
+                        # Cancelled or not: whoever awaits a job in this process is told, not left waiting.
+                        self._exchange.end_all()
+        finally:
+            self._stopping.set()
+            self._stopped.set()
+
+    async def _serve_connections(
+        self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[Engine]
+    ) -> None:
+        assert self._exchange is not None
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                if listeners:
+                    await accepting.start(lambda *, task_status: trio.serve_listeners(
+                        self._handle_socket, listeners, handler_nursery=connections, task_status=task_status
+                    ))
+                task_status.started(self)
+                await self._stopping.wait()
+                accepting.cancel_scope.cancel()
+            _log.info("stopping: %d jobs are open", self._exchange.open_jobs)
+            await self._exchange.drain(self._grace)
+            for conversation in self._conversations:
+                conversation.cancel()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no new jobs, wait up to `grace` seconds for open ones, end the rest as ``engine_stopped``, close with 1001. P-26.
+
+        Returns when all is done. A second call may shorten the grace period, not lengthen it.
+
+        Args:
+            grace: Seconds; the setting `grace_period` if None.
+        """
+        if self._exchange is None:
+            return
+        if grace is not None:
+            self._grace = min(grace, self._grace)
+        self._stopping.set()
+        await self._stopped.wait()
+
+    async def wait_stopped(self) -> None:
+        """Wait until `serve` has ended."""
+        await self._stopped.wait()
+
+    async def _open_listeners(self) -> list[trio.SocketListener]:
+        host, port = self._config.server_host, self._config.server_port
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1" if host == "localhost" else host)
+        if host == "localhost":
+            # The same port for both families, also when the system chose it; peers resolve the name to either. F-46.
+            try:
+                listeners += await trio.open_tcp_listeners(listeners[0].socket.getsockname()[1], host="::1")
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    for listener in listeners:
+                        await listener.aclose()
+                    raise
+        scheme = "ws" if self._tls is None else "wss"
+        names = [listener.socket.getsockname() for listener in listeners]
+        self.addresses = tuple(
+            f"{scheme}://[{name[0]}]:{name[1]}/ws" if ":" in name[0] else f"{scheme}://{name[0]}:{name[1]}/ws" for name in names
+        )
+        return listeners
+
+    # --------------------------------------------------------------------------------------------------- connections
+
+    async def _handle_socket(self, stream: trio.SocketStream) -> None:
+        try:
+            name = stream.socket.getpeername()
+        except OSError:  # it has gone already (ENOTCONN)
+            await trio.aclose_forcefully(stream)
+            return
+        if self._tls is None:
+            await self.handle(stream, f"{name[0]}:{name[1]}")
+        else:
+            await self.handle(trio.SSLStream(stream, self._tls, server_side=True), f"{name[0]}:{name[1]}")
+
+    async def handle(self, stream: trio.abc.Stream, peer: str = "memory:0") -> None:
+        """Serve one connection, from its HTTP head to its end: a memory stream, a TLS stream, a listener of one's own.
+
+        Never raises for what the peer does; the stream is closed in any case.
+
+        Args:
+            stream: Any Trio stream; owned by the engine from now on.
+            peer: Where it comes from, ``"host:port"``, for logs and for limits per address.
+        """
+        address = peer.rpartition(":")[0]
+        limit, limit_here = self._config.max_unregistered, self._config.max_unregistered_per_address
+        if self._unregistered.total() >= limit or self._unregistered[address] >= limit_here:
+            await trio.aclose_forcefully(stream)
+            return
+        self._unregistered[address] += 1
+        registered = _Once(lambda: self._unregister(address))
+        try:
+            await self._converse(stream, peer, registered)
+        except Exception:
+            # Protects the engine and every other connection from a bug that some peer's bytes have found.
+            _log.exception("%s: the connection failed", peer)
+        finally:
+            registered()
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, stream: trio.abc.Stream, peer: str, registered: _Once) -> None:
+        head = await self._front.negotiate(stream)
+        if head is None:
+            return
+        async with open_server_transport(stream, head, peer=peer, limits=self._limits, flusher=self._flusher) as transport:
+            with trio.CancelScope() as conversation:
+                self._conversations.add(conversation)
+                try:
+                    await self._sessions.run(transport, registered)
+                finally:
+                    self._conversations.discard(conversation)
+            if conversation.cancelled_caught:
+                await transport.close(1001, "the engine is stopping")
+
+    def _unregister(self, address: str) -> None:
+        self._unregistered[address] -= 1
+        if not self._unregistered[address]:
+            del self._unregistered[address]
+
+    # ---------------------------------------------------------------------------------------------------- in process
+
+    async def submit(
+        self,
+        worker_type: str,
+        input: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Run one job, without a socket, and return its output.
+
+        Cancelling forgets the job; a worker that has it already finishes it for nobody.
+
+        Args:
+            worker_type: Which workers may run it.
+            input: Anything CBOR holds; `orbtrio.Image` and `orbtrio.Document` values inside reach the worker as file paths.
+            timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
+            extra: Fields that travel beside the input (P-03).
+
+        Returns:
+            The worker's result fields, without ``id``.
+
+        Raises:
+            JobFailed: the worker answered with an error.
+            JobTimedOut: no answer in time.
+            JobRefused: the engine could not take the job, or had to end it; see its `kind`.
+            InvalidMessage: the input holds something that CBOR cannot.
+
+        Spec: "Full Request/Response Cycle".
+        """
+        if self._exchange is None:
+            raise JobRefused("engine_stopped", "the engine does not serve yet; await nursery.start(engine.serve) first")
+        if self._stopped.is_set():
+            raise JobRefused("engine_stopped", "the engine has stopped")
+        wire_input, resources = await inputs.attach(input)
+        used = tuple(resource.resource_id for resource in resources)
+        request = JobRequest("", worker_type, wire_input, dict(extra) if extra else None, used)
+        caller = _LocalCaller()
+        try:
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                await self._exchange.accept(caller, _LOCAL_TENANT, WorkerRequest([request], [], resources))
+                await caller.done.wait()
+        finally:
+            self._exchange.abandon_all(caller)
+        if not caller.done.is_set():
+            raise JobTimedOut(f"no answer within {timeout:g} s")
+        if caller.error is not None:
+            raise caller.error
+        return inputs.unpack(caller.output)
+
+    # ----------------------------------------------------------------------------------------------------- statistics
+
+    def statistics(self) -> EngineStatistics:
+        """What is connected, waiting and done right now."""
+        exchange = self._exchange
+        if exchange is None:
+            raise ConfigError("the engine does not serve yet; await nursery.start(engine.serve) first")
+        counters = exchange.counters
+        pools = list(exchange.dispatcher.pools)
+        return EngineStatistics(
+            clients=self._sessions.clients,
+            open_jobs=exchange.open_jobs,
+            accepted=counters.accepted,
+            answered=counters.answered,
+            abandoned=counters.abandoned,
+            ended=dict(counters.ended),
+            refused=dict(counters.refused),
+            redelivered=counters.redelivered,
+            outputs_dropped=counters.outputs_dropped,
+            registrations_refused=self._sessions.refusals,
+            peer_errors=self._sessions.peer_errors,
+            connections_lost=self._sessions.lost,
+            files=self._store.statistics.files,
+            file_bytes=self._store.statistics.bytes,
+            workers=tuple(
+                WorkerStatistics(
+                    name=queue.name,
+                    worker_type=queue.worker_type,
+                    queued=queue.jobs_waiting,
+                    unanswered=queue.jobs_in_flight,
+                    jobs=queue.jobs_answered,
+                    batches=queue.batches_sent,
+                    batches_answered=queue.batches_answered,
+                    batch_seconds=queue.batch_seconds,
+                )
+                for pool in pools
+                for queue in pool.workers
+            ),
+            worker_types=tuple(
+                WorkerTypeStatistics(worker_type=pool.worker_type, workers=len(pool.workers), queued=pool.jobs_queued)
+                for pool in pools
+            ),
+        )
+
+    def _healthz(self) -> tuple[int, str, bytes]:
+        return 200, "text/plain", b"ok\n"
+
+    def _readyz(self) -> tuple[int, str, bytes]:
+        return (503, "text/plain", b"stopping\n") if self._stopping.is_set() else (200, "text/plain", b"ready\n")
+
+    def _metrics(self) -> tuple[int, str, bytes]:
+        return 200, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.statistics)
+
+    def _version(self) -> tuple[int, str, bytes]:
+        version = {"engine": "orbtrio", "version": importlib.metadata.version("orbtrio"), "protocol": "1.0"}
+        return 200, "application/json", json.dumps(version).encode() + b"\n"
+
+
+@asynccontextmanager
+async def open_engine(config: Config, *, listen: bool = True) -> AsyncIterator[Engine]:
+    """Run an engine inside a Trio program.
+
+    ```python
+    async with orbtrio.open_engine(orbtrio.Config(worker_secret="…")) as engine:
+        print(await engine.submit("embedding", {"text": "a kitten"}))
+    ```
+
+    Leaving the block stops the engine without a grace period; await ``engine.stop()`` first for one.
+
+    Raises:
+        ConfigError, OSError: as `Engine.serve`, before the block is entered.
+    """
+    engine = Engine(config, listen=listen)
+    async with open_service_nursery() as nursery:
+        await nursery.start(engine.serve)
+        yield engine
+        await engine.stop(grace=0)
+
+
+class _Once:
+    # Calls its function the first time only: a slot is given back by whichever comes first, registration or the end.
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
+def _tls_context(config: Config) -> ssl.SSLContext | None:
+    if config.tls_certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(config.tls_certificate, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"ORB_TLS_CERTIFICATE, ORB_TLS_KEY: {error}") from None
+    return context

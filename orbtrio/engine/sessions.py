@@ -1,0 +1,258 @@
+"""One conversation per connection: authorise, pass on, answer. No bookkeeping of jobs (`exchange.py`).
+
+The first message decides the role (P-01). After that the session's task does nothing but read: it never waits for work, so that
+pings, closes and the next message are always seen; a client's task waits while its resources are written, which is the client's own
+back-pressure. A mistake of the peer ends this connection, with the code the mistake has, and no other.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from orbtrio._nursery import open_service_nursery
+from orbtrio.engine.queues import run_batcher
+from orbtrio.errors import ConnectionLost, RegistrationRefused, RemoteProtocolError
+from orbtrio.protocol import codec
+from orbtrio.protocol.connection import Connection, Side
+from orbtrio.protocol.messages import (
+    MISSING,
+    RegisterClient,
+    RegisterWorker,
+    UnknownMessage,
+    WorkerOutput,
+    WorkerRequest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from orbtrio.engine.config import Config
+    from orbtrio.engine.exchange import Exchange
+    from orbtrio.engine.jobs import Job
+    from orbtrio.engine.queues import WorkerQueue
+    from orbtrio.protocol.messages import Message
+    from orbtrio.transport import Flusher, Transport
+
+__all__ = ["RemoteClient", "Sessions"]
+
+_log = logging.getLogger("orbtrio.engine")
+
+# Messages of unknown type are skipped so that old engines and new peers mix, but not as a way to keep us busy. P-53, B-71.
+_MAX_UNKNOWN_PER_MINUTE: Final = 100
+
+# After n refused registrations in a row an address waits n times this long for its next refusal, so that guessing secrets is
+# slow while neighbours behind the same address are served at once. Seconds. B-50.
+_REFUSAL_DELAY: Final = 0.01
+_MAX_REFUSAL_DELAY: Final = 1.0
+_REFUSALS_REMEMBERED: Final = 10_000
+
+
+class RemoteClient:
+    """A client at the other end of a connection; see `jobs.Requester`."""
+
+    def __init__(self, transport: Transport, *, engine_errors: bool) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+        self._transport = transport
+        self._engine_errors = engine_errors
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        self._transport.queue(job.response_head, output)
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
+        # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which job without an id.
+        if self._engine_errors and client_job_id is not MISSING:
+            self._transport.queue(codec.response_head(client_job_id), codec.error_output(text, kind))
+
+
+class _UnknownMessages:
+    # How many messages of unknown type a peer has sent in this minute.
+    def __init__(self) -> None:
+        self._since = trio.current_time()
+        self._count = 0
+
+    def note(self, message: UnknownMessage) -> None:
+        now = trio.current_time()
+        if now - self._since > 60:
+            self._since, self._count = now, 0
+        self._count += 1
+        if self._count > _MAX_UNKNOWN_PER_MINUTE:
+            raise RemoteProtocolError("too many messages of unknown type")
+        _log.debug("ignored a message of type %r", message.message_type[:40])
+
+
+class Sessions:
+    """The conversations of one engine.
+
+    Attributes:
+        clients, workers: How many are registered now.
+        refusals: Registrations refused since the start.
+        peer_errors: Connections ended because the peer broke the protocol.
+        lost: Connections that ended without a close handshake or fell silent.
+    """
+
+    def __init__(self, config: Config, exchange: Exchange, flusher: Flusher) -> None:
+        self.clients = 0
+        self.workers = 0
+        self.refusals = 0
+        self.peer_errors = 0
+        self.lost = 0
+        self._config = config
+        self._exchange = exchange
+        self._flush = flusher.flush
+        self._refused_in_a_row: OrderedDict[str, int] = OrderedDict()
+        # The secret as bytes: comparing text in constant time works for ASCII only.
+        self._worker_secret = config.worker_secret.encode() if config.worker_secret is not None else None
+
+    async def run(self, transport: Transport, registered: Callable[[], None]) -> None:
+        """Hold one conversation until the connection ends; never raises for what the peer does.
+
+        Args:
+            registered: Called when the peer has said who it is, or is refused.
+        """
+        connection = Connection(Side.ENGINE, implicit_clients=not self._config.client_tokens)
+        address = transport.peer.rpartition(":")[0]
+        try:
+            transport.max_message_bytes = self._config.max_unregistered_message_bytes
+            with trio.move_on_after(self._config.registration_timeout) as waiting:
+                (raw,) = await transport.receive(most=1)
+            if waiting.cancelled_caught:
+                raise RemoteProtocolError(f"no registration within {self._config.registration_timeout:g} s")
+            first = connection.receive(raw)
+            if isinstance(first, RegisterWorker):
+                self._authorise_worker(first)
+                registered()
+                self._refused_in_a_row.pop(address, None)
+                await self._serve_worker(transport, connection, first)
+            else:
+                registration = first if isinstance(first, RegisterClient) else None
+                tenant = self._authorise_client(registration)
+                registered()
+                await self._serve_client(transport, connection, registration, tenant, first)
+        except RegistrationRefused as error:
+            self.refusals += 1
+            _log.info("%s: registration refused: %s", transport.peer, error.reason)
+            await trio.sleep(self._refusal_delay(address))
+            registered()
+            await transport.close(error.close_code, error.reason)
+        except RemoteProtocolError as error:
+            self.peer_errors += 1
+            _log.info("%s: closed with %d: %s", transport.peer, error.close_code, error.reason)
+            await transport.close(error.close_code, error.reason)
+        except ConnectionLost as error:
+            if error.code is None:
+                self.lost += 1
+            _log.debug("%s: %s", transport.peer, error)
+
+    # ---------------------------------------------------------------------------------------------------- authorising
+
+    def _authorise_worker(self, registration: RegisterWorker) -> None:
+        config = self._config
+        secret = registration.worker_secret.encode()
+        if self._worker_secret is not None and not hmac.compare_digest(secret, self._worker_secret):
+            raise RegistrationRefused("worker_secret is not the engine's")
+        if not self._exchange.recognises(registration.worker_type):
+            name = registration.worker_type[:30]
+            raise RegistrationRefused(f"worker_type {name!r} is not recognised; add it to the engine's WORKER_TYPES")
+        if registration.max_latency > config.job_timeout:
+            raise RegistrationRefused(f"max_latency_ms is above the job timeout of {config.job_timeout * 1000:.0f} ms")
+        if self.workers >= config.max_workers:
+            raise RegistrationRefused("too many workers; raise the engine's ORB_MAX_WORKERS")
+
+    def _authorise_client(self, registration: RegisterClient | None) -> str:
+        if self.clients >= self._config.max_clients:
+            raise RegistrationRefused("too many clients; raise the engine's ORB_MAX_CLIENTS")
+        tokens = self._config.client_tokens
+        if not tokens:
+            return f"client-{secrets.token_hex(8)}"
+        given = (registration.token or "").encode() if registration is not None else b""
+        found = None
+        for token, tenant in tokens.items():
+            # No early exit: the time taken must not tell how far down the list a token stands.
+            if hmac.compare_digest(given, token.encode()):
+                found = tenant
+        if found is None:
+            raise RegistrationRefused("token is not one of the engine's CLIENT_TOKENS")
+        return found
+
+    def _refusal_delay(self, address: str) -> float:
+        count = self._refused_in_a_row.pop(address, 0) + 1
+        self._refused_in_a_row[address] = count
+        if len(self._refused_in_a_row) > _REFUSALS_REMEMBERED:
+            self._refused_in_a_row.popitem(last=False)
+        return min(_REFUSAL_DELAY * count, _MAX_REFUSAL_DELAY)
+
+    # -------------------------------------------------------------------------------------------------------- workers
+
+    async def _serve_worker(self, transport: Transport, connection: Connection, registration: RegisterWorker) -> None:
+        transport.max_message_bytes = self._config.max_worker_message_bytes
+        queue = self._exchange.add_worker(registration, transport.queue)
+        self.workers += 1
+        too_large = False
+        _log.info("%s: worker %s registered", transport.peer, queue.name)
+        try:
+            self._flush()
+            async with open_service_nursery() as nursery:
+                nursery.start_soon(run_batcher, queue, self._flush)
+                await self._read_outputs(transport, connection, queue)
+        except RemoteProtocolError as error:
+            too_large = error.close_code == 1009
+            raise
+        finally:
+            self.workers -= 1
+            self._exchange.remove_worker(queue, message_too_large=too_large)
+            self._flush()
+            _log.info("%s: worker %s is gone", transport.peer, queue.name)
+
+    async def _read_outputs(self, transport: Transport, connection: Connection, queue: WorkerQueue) -> None:
+        unknown = _UnknownMessages()
+        while True:
+            for raw in await transport.receive():
+                message = connection.receive(raw)
+                if isinstance(message, WorkerOutput):
+                    self._exchange.answer(queue, message)
+                elif isinstance(message, UnknownMessage):
+                    unknown.note(message)
+            self._flush()
+
+    # -------------------------------------------------------------------------------------------------------- clients
+
+    async def _serve_client(
+        self,
+        transport: Transport,
+        connection: Connection,
+        registration: RegisterClient | None,
+        tenant: str,
+        first: Message,
+    ) -> None:
+        transport.max_message_bytes = self._config.max_client_message_bytes
+        engine_errors = registration is not None and "engine_errors" in registration.extensions
+        client = RemoteClient(transport, engine_errors=engine_errors)
+        self.clients += 1
+        _log.debug("%s: client registered", transport.peer)
+        try:
+            if isinstance(first, WorkerRequest):
+                await self._exchange.accept(client, tenant, first)
+            await self._read_requests(transport, connection, client, tenant)
+        finally:
+            self.clients -= 1
+            self._exchange.abandon_all(client)
+            self._exchange.forget_tenant(tenant)
+            self._flush()
+            _log.debug("%s: client is gone", transport.peer)
+
+    async def _read_requests(self, transport: Transport, connection: Connection, client: RemoteClient, tenant: str) -> None:
+        unknown = _UnknownMessages()
+        while True:
+            for raw in await transport.receive():
+                message = connection.receive(raw)
+                if isinstance(message, WorkerRequest):
+                    await self._exchange.accept(client, tenant, message)
+                elif isinstance(message, UnknownMessage):
+                    unknown.note(message)
+            self._flush()

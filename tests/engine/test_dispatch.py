@@ -1,0 +1,572 @@
+"""Queues, pools and the dispatcher in virtual time: who gets which job, and when a batch leaves."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import cbor2
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from orbtrio.engine.dispatch import Dispatcher, Pool
+from orbtrio.engine.jobs import Job, JobState, JobTable
+from orbtrio.engine.queues import WorkerQueue, run_batcher
+from orbtrio.protocol import codec
+from orbtrio.protocol.messages import RegisterWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+
+class FakeRequester:
+    def __init__(self) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+
+    def deliver(self, job: Job, output: bytes) -> None: ...
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None: ...
+
+
+class Bench:
+    """A pool, its table, and workers that only record what they are sent."""
+
+    def __init__(self, *, affinity_field: str | None = None, max_queued: int = 1000) -> None:
+        self.table = JobTable()
+        self.too_large: list[Job] = []
+        self.pool = Pool("t", affinity_field=affinity_field, max_queued=max_queued, too_large=self.refuse_large)
+        self.requester = FakeRequester()
+        self.numbers = itertools.count()
+        self.sent: dict[WorkerQueue, list[list[str]]] = {}
+        self.times: list[float] = []
+
+    def refuse_large(self, job: Job) -> None:
+        self.too_large.append(job)
+        self.table.end(job)
+
+    def worker(self, **settings: Any) -> WorkerQueue:
+        registration = RegisterWorker(worker_type="t", worker_secret="", **settings)
+        batches: list[list[str]] = []
+
+        def send(*parts: bytes) -> None:
+            batches.append([entry["id"] for entry in cbor2.loads(b"".join(parts))["inputs"]])
+            self.times.append(trio.current_time())
+
+        queue = WorkerQueue(f"t-{len(self.sent)}", registration, self.pool, send)
+        self.sent[queue] = batches
+        self.pool.add(queue)
+        return queue
+
+    def jobs(self, count: int, *, key: str | None = None, size: int = 0) -> list[Job]:
+        now = trio.current_time()
+        jobs = []
+        for _ in range(count):
+            number = next(self.numbers)
+            name = f"{number:05}"
+            wire = codec.encode_job(name, {"x": "x" * size})
+            jobs.append(Job(number, name, name, name, self.requester, b"", "t", key, wire, now, now + 300, self.pool))
+            self.table.accept(jobs[-1])
+            self.pool.jobs_queued += 1
+        return jobs
+
+    def deal(self, count: int, *, key: str | None = None, size: int = 0) -> list[Job]:
+        jobs = self.jobs(count, key=key, size=size)
+        self.pool.deal(jobs)
+        return jobs
+
+    def answer(self, queue: WorkerQueue, *, batches: int = 1) -> None:
+        for batch in list(queue._open_batches)[:batches]:
+            for job in list(batch.jobs):
+                self.table.answer(job.job_id, queue)
+        queue.send_due()
+
+    def abandon(self, job: Job) -> None:
+        self.table.abandon(job)
+        job.owner.send_due()
+
+    def lose(self, queue: WorkerQueue) -> None:
+        jobs = self.pool.remove(queue)
+        self.pool.requeue([job for job in jobs if self.table.requeue(job, self.pool)])
+
+    def check_books(self) -> None:
+        workers = self.pool.workers
+        waiting = [job for job in self.table if job.state is JobState.QUEUED]
+        assert self.pool.jobs_queued == len(waiting)
+        for queue in workers:
+            mine = [job for job in self.table if job.owner is queue]
+            assert queue.jobs_waiting == sum(job.batch is None for job in mine)
+            assert queue.jobs_in_flight == sum(job.batch is not None for job in mine)
+            assert queue.load == queue.load_level
+            assert queue._bytes == sum(len(job.wire) for job in mine if job.batch is None)
+        levels = [queue for level in self.pool._levels.values() for queue in level]
+        assert sorted(map(id, levels)) == sorted(map(id, workers))
+
+
+def names(jobs: Sequence[Job]) -> list[str]:
+    return [job.job_id for job in jobs]
+
+
+# -------------------------------------------------------------------------------------------------------- batching
+
+
+async def test_full_batch_leaves_at_once(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4)
+    jobs = bench.deal(9)
+    assert bench.sent[worker] == [names(jobs[:4]), names(jobs[4:8])]
+    bench.check_books()
+
+
+async def test_partial_batch_leaves_when_its_oldest_job_has_waited_max_latency(autojump_clock: MockClock) -> None:
+    """P-10: later jobs do not restart the clock."""
+    bench = Bench()
+    worker = bench.worker(max_batch_size=100, max_latency=0.2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, worker, lambda: None)
+        start = trio.current_time()
+        for _ in range(8):
+            bench.deal(1)
+            await trio.sleep(0.05)
+        await trio.sleep(1)
+        assert [len(batch) for batch in bench.sent[worker]] in ([4, 4], [5, 3])
+        assert bench.times[0] - start == pytest.approx(0.2)
+        nursery.cancel_scope.cancel()
+    bench.check_books()
+
+
+async def test_steady_trickle_never_waits_longer_than_max_latency(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=100, max_latency=0.2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, worker, lambda: None)
+        accepted = {}
+        for _ in range(100):
+            (job,) = bench.deal(1)
+            accepted[job.job_id] = job.accepted_at
+            await trio.sleep(0.05)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    waits = [at - accepted[name] for at, batch in zip(bench.times, bench.sent[worker], strict=True) for name in batch]
+    assert len(waits) == 100
+    assert max(waits) <= 0.2 + 1e-6
+
+
+async def test_leftovers_of_a_full_batch_keep_their_own_clock(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4, max_latency=1.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, worker, lambda: None)
+        bench.deal(2)
+        await trio.sleep(0.4)
+        bench.deal(3)  # four leave, one stays, accepted at 0.4
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert [len(batch) for batch in bench.sent[worker]] == [4, 1]
+    assert bench.times[1] - bench.times[0] == pytest.approx(1.0)
+
+
+async def test_no_empty_batch_after_all_waiting_jobs_ended(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4, max_latency=1.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, worker, lambda: None)
+        for job in bench.deal(3):
+            bench.abandon(job)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert bench.sent[worker] == []
+    bench.check_books()
+
+
+async def test_ended_jobs_do_not_fill_a_batch(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4)
+    first = bench.deal(3)
+    bench.abandon(first[0])
+    bench.deal(1)
+    assert bench.sent[worker] == []
+    bench.deal(1)
+    assert [len(batch) for batch in bench.sent[worker]] == [4]
+    assert first[0].job_id not in bench.sent[worker][0]
+
+
+async def test_many_ended_jobs_are_cleared_out_of_queue_and_backlog(autojump_clock: MockClock) -> None:
+    bench = Bench(max_queued=100)
+    for job in bench.deal(100):
+        bench.abandon(job)
+    assert len(bench.pool._backlog) <= 65
+    worker = bench.worker(max_batch_size=1000)
+    for job in bench.deal(100):
+        bench.abandon(job)
+    assert len(worker._jobs) <= 65
+    bench.check_books()
+
+
+async def test_batch_stays_below_the_workers_message_size(autojump_clock: MockClock) -> None:
+    """P-16."""
+    bench = Bench()
+    worker = bench.worker(max_batch_size=32, max_message_bytes=10_000)
+    bench.deal(10, size=3000)
+    assert [len(batch) for batch in bench.sent[worker]] == [3, 3, 3]
+    bench.check_books()
+
+
+async def test_job_above_every_workers_message_size_is_ended(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=2, max_message_bytes=10_000)
+    (large,) = bench.deal(1, size=20_000)
+    assert bench.too_large == [large]
+    bench.deal(2)
+    assert len(bench.sent[worker]) == 1
+    bench.check_books()
+
+
+async def test_large_job_goes_to_the_worker_that_takes_it(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    bench.worker(max_batch_size=1, max_message_bytes=10_000)
+    roomy = bench.worker(max_batch_size=1, max_message_bytes=100_000)
+    for _ in range(4):
+        (job,) = bench.deal(1, size=20_000)
+        assert bench.sent[roomy][-1] == [job.job_id]
+    assert bench.too_large == []
+    bench.check_books()
+
+
+# ----------------------------------------------------------------------------------------------------------- credit
+
+
+async def test_credit_keeps_the_rest_queued_until_a_batch_is_answered(autojump_clock: MockClock) -> None:
+    """P-15."""
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4, max_unanswered_batches=2)
+    bench.deal(14)
+    assert [len(batch) for batch in bench.sent[worker]] == [4, 4]
+    bench.answer(worker)
+    assert [len(batch) for batch in bench.sent[worker]] == [4, 4, 4]
+    bench.check_books()
+
+
+async def test_worker_back_from_spent_credit_gets_all_that_is_overdue(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4, max_unanswered_batches=1, max_latency=1.0)
+    bench.deal(6)
+    await trio.sleep(5)
+    bench.answer(worker)
+    assert [len(batch) for batch in bench.sent[worker]] == [4, 2]
+
+
+async def test_expired_jobs_give_their_credit_back(autojump_clock: MockClock) -> None:
+    """B-72: a worker that never answers gets its next batch when the jobs of the last have ended."""
+    bench = Bench()
+    worker = bench.worker(max_batch_size=4, max_unanswered_batches=1)
+    bench.deal(4)
+    await trio.sleep(299)
+    bench.deal(4)
+    await trio.sleep(2)
+    assert len(bench.sent[worker]) == 1
+    bench.table.expire(trio.current_time())
+    bench.pool.refresh()
+    assert len(bench.sent[worker]) == 2
+    bench.check_books()
+
+
+async def test_idle_worker_helps_one_whose_credit_is_spent(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    busy = bench.worker(max_batch_size=4, max_unanswered_batches=1, eager=True)
+    jobs = bench.deal(24)
+    assert bench.sent[busy] == [names(jobs[:4])]
+    helper = bench.worker(max_batch_size=4, max_unanswered_batches=1, eager=True)
+    assert bench.sent[helper] == [names(jobs[4:8])], "the oldest of those that wait"
+    bench.answer(helper)
+    assert bench.sent[helper][1:] == [names(jobs[8:12])]
+    bench.check_books()
+
+
+# ------------------------------------------------------------------------------------------------------------ eager
+
+
+async def test_lone_job_leaves_at_once_to_an_eager_worker_that_is_idle(autojump_clock: MockClock) -> None:
+    """P-18."""
+    bench = Bench()
+    worker = bench.worker(eager=True, max_unanswered_batches=2)
+    bench.deal(1)
+    bench.deal(1)
+    assert [len(batch) for batch in bench.sent[worker]] == [1], "busy: latency and size rule"
+    bench.deal(40)
+    assert [len(batch) for batch in bench.sent[worker]] == [1, 32]
+    bench.answer(worker, batches=2)
+    assert [len(batch) for batch in bench.sent[worker]] == [1, 32, 9]
+    bench.check_books()
+
+
+async def test_eager_workers_share_a_list_evenly(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    workers = [bench.worker(eager=True, max_unanswered_batches=2) for _ in range(4)]
+    bench.deal(8)
+    assert [bench.sent[worker] and len(bench.sent[worker][0]) for worker in workers] == [2, 2, 2, 2]
+
+
+# ------------------------------------------------------------------------------------------------------ distribution
+
+
+async def test_stock_workers_of_one_type_share_evenly(autojump_clock: MockClock) -> None:
+    """P-12: equal idle workers never differ by more than a batch."""
+    bench = Bench()
+    workers = [bench.worker() for _ in range(32)]
+    for _ in range(100):
+        bench.deal(32)
+        counts = [sum(map(len, bench.sent[worker])) for worker in workers]
+        assert max(counts) - min(counts) <= 32
+    assert sum(counts) == 3200
+    bench.check_books()
+
+
+async def test_one_batch_is_filled_before_the_next_is_begun(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    workers = [bench.worker(max_batch_size=4) for _ in range(3)]
+    for _ in range(12):
+        bench.deal(1)
+    assert [len(bench.sent[worker]) for worker in workers] == [1, 1, 1]
+
+
+async def test_least_loaded_worker_is_next(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    first, second = bench.worker(max_batch_size=2), bench.worker(max_batch_size=2)
+    bench.deal(4)
+    bench.answer(second)
+    bench.deal(2)
+    assert [len(bench.sent[first]), len(bench.sent[second])] == [1, 2]
+
+
+async def test_jobs_wait_for_the_first_worker_of_their_type(autojump_clock: MockClock) -> None:
+    """P-13; they are overdue, so they leave when it registers."""
+    bench = Bench(max_queued=10)
+    bench.deal(10)
+    assert not bench.pool.has_room(None)
+    await trio.sleep(60)
+    worker = bench.worker(max_batch_size=4, max_latency=30)
+    assert [len(batch) for batch in bench.sent[worker]] == [4, 4, 2]
+    assert bench.pool.has_room(None)
+    bench.check_books()
+
+
+async def test_room_is_a_thousand_per_worker(autojump_clock: MockClock) -> None:
+    """P-14."""
+    bench = Bench()
+    for _ in range(2):
+        bench.worker(max_batch_size=1000, max_unanswered_batches=1)
+    bench.deal(2000)  # sent
+    bench.deal(1999)
+    assert bench.pool.has_room(None)
+    bench.deal(1)
+    assert not bench.pool.has_room(None)
+
+
+async def test_key_stays_with_its_worker_in_order(autojump_clock: MockClock) -> None:
+    """P-12."""
+    bench = Bench(affinity_field="k")
+    workers = [bench.worker(max_batch_size=1) for _ in range(3)]
+    homes: dict[str, set[WorkerQueue]] = {}
+    for round_ in range(10):
+        for key in "abcdef":
+            (job,) = bench.deal(1, key=key)
+            (home,) = [worker for worker in workers if bench.sent[worker] and bench.sent[worker][-1] == [job.job_id]]
+            homes.setdefault(key, set()).add(home)
+        if round_ % 3 == 0:
+            bench.answer(workers[0], batches=2)
+    assert all(len(home) == 1 for home in homes.values())
+    assert len(set.union(*homes.values())) == 3
+    bench.check_books()
+
+
+async def test_jobs_of_one_key_travel_together(autojump_clock: MockClock) -> None:
+    bench = Bench(affinity_field="k")
+    worker = bench.worker(eager=True, max_unanswered_batches=2)
+    bench.deal(5, key="a")
+    assert [len(batch) for batch in bench.sent[worker]] == [5]
+
+
+async def test_key_moves_with_its_jobs_when_its_worker_is_lost(autojump_clock: MockClock) -> None:
+    bench = Bench(affinity_field="k")
+    first, second = bench.worker(max_batch_size=1), bench.worker(max_batch_size=1)
+    jobs = [*bench.deal(3, key="a"), *bench.deal(3, key="b")]
+    bench.lose(first)
+    bench.deal(1, key="a")
+    received = [name for batch in bench.sent[second] for name in batch]
+    own = names(jobs[3:]) if len(bench.sent[first]) == 3 and bench.sent[first][0] == [jobs[0].job_id] else names(jobs[:3])
+    assert received[:3] == own
+    assert received[3:6] == sorted(received[3:6])
+    assert len(received) == 7
+    bench.check_books()
+
+
+async def test_full_queue_of_a_keys_worker_has_no_room_for_that_key(autojump_clock: MockClock) -> None:
+    bench = Bench(affinity_field="k", max_queued=10)
+    for _ in range(2):
+        bench.worker(max_batch_size=1, max_unanswered_batches=1)
+    bench.deal(11, key="a")
+    assert not bench.pool.has_room("a")
+    assert bench.pool.has_room("b")
+
+
+async def test_least_recently_used_key_is_forgotten(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orbtrio.engine.dispatch._MAX_AFFINITY_KEYS", 3)
+    bench = Bench(affinity_field="k")
+    bench.worker()
+    for key in "abca":
+        bench.deal(1, key=key)
+    bench.deal(1, key="d")
+    assert list(bench.pool._keys) == ["c", "a", "d"]
+
+
+# ------------------------------------------------------------------------------------------------------------- loss
+
+
+async def test_lost_workers_jobs_go_to_the_front_in_their_old_order(autojump_clock: MockClock) -> None:
+    """P-17, P-22."""
+    bench = Bench()
+    lost = bench.worker(max_batch_size=4, max_unanswered_batches=1)
+    early = bench.deal(6)
+    other = bench.worker(max_batch_size=100, max_latency=30)
+    await trio.sleep(1)
+    late = bench.deal(2)
+    bench.lose(lost)
+    bench.pool.hurry()
+    received = [name for batch in bench.sent[other] for name in batch]
+    assert received == names(early + late)
+    bench.check_books()
+
+
+async def test_jobs_of_the_last_worker_wait_for_the_next(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    lost = bench.worker(max_batch_size=4)
+    jobs = bench.deal(6)
+    bench.lose(lost)
+    bench.check_books()
+    heir = bench.worker(max_batch_size=4)
+    bench.deal(2)
+    assert bench.sent[heir] == [names(jobs[:4]), [*names(jobs[4:]), "00006", "00007"]]
+
+
+async def test_requeue_over_several_workers_keeps_each_ones_order(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    lost = bench.worker(max_batch_size=100)
+    bench.deal(90)
+    others = [bench.worker(max_batch_size=100) for _ in range(3)]
+    bench.deal(60)
+    bench.lose(lost)
+    bench.pool.hurry()
+    for worker in others:
+        received = [name for batch in bench.sent[worker] for name in batch]
+        assert received == sorted(received)
+    assert sum(len(batch) for worker in others for batch in bench.sent[worker]) == 150
+    bench.check_books()
+
+
+async def test_job_in_hand_when_two_workers_died_travels_alone(autojump_clock: MockClock) -> None:
+    """P-22: one poisonous job cannot take 31 others with it a third time."""
+    bench = Bench()
+    for _ in range(2):
+        worker = bench.worker(max_batch_size=4)
+        if not bench.table.open_jobs:
+            bench.deal(4)
+        bench.lose(worker)
+    bench.deal(2)
+    last = bench.worker(max_batch_size=4)
+    bench.pool.hurry()
+    assert [len(batch) for batch in bench.sent[last]] == [1, 1, 1, 1, 2]
+
+
+async def test_requeued_older_job_brings_the_alarm_forward(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    lost = bench.worker(max_batch_size=100, max_latency=30)
+    bench.deal(1)
+    await trio.sleep(5)
+    heir = bench.worker(max_batch_size=100, max_latency=6)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, heir, lambda: None)
+        bench.pool._filling = heir
+        heir.append(bench.jobs(1))
+        heir.send_due()
+        await wait_all_tasks_blocked()
+        bench.lose(lost)
+        await trio.sleep(1.5)
+        assert [len(batch) for batch in bench.sent[heir]] == [2], "a second after the loss, not six"
+        nursery.cancel_scope.cancel()
+
+
+# -------------------------------------------------------------------------------------------------------- dispatcher
+
+
+async def test_dispatcher_deals_each_type_to_its_own_workers(autojump_clock: MockClock) -> None:
+    benches = {"a": Bench(), "b": Bench()}
+    flushes = []
+    dispatcher = Dispatcher(lambda worker_type: benches[worker_type].pool, lambda: flushes.append(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dispatcher.run)
+        jobs: list[Job] = []
+        for worker_type, bench in benches.items():
+            assert dispatcher.pool(worker_type) is bench.pool
+            bench.worker(max_batch_size=2)
+            for job in bench.jobs(2):
+                job.worker_type = worker_type
+                jobs.append(job)
+        dispatcher.submit([jobs[0], jobs[2]])
+        dispatcher.submit([jobs[1], jobs[3]])
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert all(list(bench.sent.values()) == [[["00000", "00001"]]] for bench in benches.values())
+    assert flushes == [1]
+    assert list(dispatcher.pools) == [bench.pool for bench in benches.values()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_books_agree_after_any_events(data: st.DataObject) -> None:
+    """Any order of dealing, answering, losing, abandoning, expiring: nothing lost, nothing twice, all counts true."""
+
+    async def main() -> None:
+        affine = data.draw(st.booleans())
+        bench = Bench(affinity_field="k" if affine else None)
+        dealt: list[Job] = []
+        for _ in range(data.draw(st.integers(1, 25))):
+            event = data.draw(st.sampled_from(["deal", "deal", "worker", "answer", "lose", "abandon", "expire", "sleep"]))
+            workers = bench.pool.workers
+            if event == "deal":
+                key = data.draw(st.sampled_from("abc")) if affine else None
+                dealt += bench.deal(data.draw(st.integers(1, 40)), key=key, size=data.draw(st.sampled_from([0, 300])))
+            elif event == "worker":
+                bench.worker(
+                    max_batch_size=data.draw(st.integers(1, 8)),
+                    eager=data.draw(st.booleans()),
+                    max_unanswered_batches=data.draw(st.sampled_from([None, 1, 2])),
+                    max_message_bytes=data.draw(st.sampled_from([1000, 900 * 1024])),
+                )
+            elif event == "answer" and workers:
+                bench.answer(data.draw(st.sampled_from(workers)))
+            elif event == "lose" and workers:
+                bench.lose(data.draw(st.sampled_from(workers)))
+            elif event == "abandon" and dealt:
+                job = data.draw(st.sampled_from(dealt))
+                bench.abandon(job)
+            elif event == "expire":
+                bench.table.expire(trio.current_time())
+                bench.pool.refresh()
+            elif event == "sleep":
+                await trio.sleep(data.draw(st.sampled_from([1, 40, 290])))
+                bench.pool.refresh()
+            bench.check_books()
+        # Heal: one good worker answers everything that is left.
+        for queue in bench.pool.workers:
+            bench.lose(queue)
+        healer = bench.worker(max_batch_size=1000, max_latency=1000.0)
+        bench.pool.hurry()
+        while bench.table.open_jobs:
+            bench.answer(healer)
+        assert not len(bench.table)
+        bench.check_books()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -1,0 +1,250 @@
+"""The job table, without trio: every cell of its transition table, then any sequence of events against a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from orbtrio.engine.jobs import Batch, Job, JobState, JobTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+QUEUED, IN_FLIGHT, ABANDONED, SETTLED = JobState
+
+
+class FakeRequester:
+    def __init__(self) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        raise AssertionError("the table never delivers")
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
+        raise AssertionError("the table never refuses")
+
+
+class FakeOwner:
+    def __init__(self) -> None:
+        self.let_go_of: list[tuple[Job, Batch | None, JobState]] = []
+
+    def let_go(self, job: Job) -> None:
+        self.let_go_of.append((job, job.batch, job.state))
+
+    def send_due(self) -> None:
+        raise AssertionError("the table never sends")
+
+
+def make_job(name: str, requester: FakeRequester, owner: FakeOwner, *, deadline: float = 300.0) -> Job:
+    return Job(0, name, name, name, requester, b"", "t", None, b"", deadline - 300.0, deadline, owner)
+
+
+class Bench:
+    """One job in any state, with the owner that holds it."""
+
+    def __init__(self, state: JobState) -> None:
+        self.table = JobTable()
+        self.requester = FakeRequester()
+        self.owner = FakeOwner()
+        self.job = make_job("j", self.requester, self.owner)
+        self.table.accept(self.job)
+        if state is not QUEUED:
+            self.job.claim(Batch(0.0))
+        if state is ABANDONED:
+            assert self.table.abandon(self.job)
+        if state is SETTLED:
+            assert self.table.answer("j", self.owner) is self.job
+        self.owner.let_go_of.clear()
+        assert self.job.state is state
+
+    def check_books(self) -> None:
+        is_open = self.job.state in (QUEUED, IN_FLIGHT)
+        assert self.table.open_jobs == is_open
+        assert (self.requester.open_jobs == {"j": self.job}) is is_open
+        assert len(self.table) == (self.job.state is not SETTLED)
+
+
+def answer(bench: Bench) -> bool:
+    return bench.table.answer("j", bench.owner) is bench.job
+
+
+def lose_worker(bench: Bench) -> bool:
+    return bench.table.requeue(bench.job, FakeOwner())
+
+
+def pass_deadline(bench: Bench) -> bool:
+    return bench.table.expire(300.0) == [bench.job]
+
+
+def lose_client(bench: Bench) -> bool:
+    return bench.table.abandon(bench.job)
+
+
+def end(bench: Bench) -> bool:
+    return bench.table.end(bench.job)
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "after", "won"),
+    [
+        (QUEUED, answer, QUEUED, False),
+        (QUEUED, lose_worker, QUEUED, True),
+        (QUEUED, pass_deadline, SETTLED, True),
+        (QUEUED, lose_client, SETTLED, True),
+        (QUEUED, end, SETTLED, True),
+        (IN_FLIGHT, answer, SETTLED, True),
+        (IN_FLIGHT, lose_worker, QUEUED, True),
+        (IN_FLIGHT, pass_deadline, SETTLED, True),
+        (IN_FLIGHT, lose_client, ABANDONED, True),
+        (IN_FLIGHT, end, SETTLED, True),
+        (ABANDONED, answer, SETTLED, False),
+        (ABANDONED, lose_worker, SETTLED, False),
+        (ABANDONED, pass_deadline, SETTLED, False),
+        (ABANDONED, lose_client, ABANDONED, False),
+        (ABANDONED, end, ABANDONED, False),
+        (SETTLED, answer, SETTLED, False),
+        (SETTLED, lose_worker, SETTLED, False),
+        (SETTLED, pass_deadline, SETTLED, False),
+        (SETTLED, lose_client, SETTLED, False),
+        (SETTLED, end, SETTLED, False),
+    ],
+)
+def test_every_cell_of_the_table(before: JobState, event: Callable[[Bench], bool], after: JobState, won: bool) -> None:
+    bench = Bench(before)
+    assert event(bench) is won
+    assert bench.job.state is after
+    bench.check_books()
+    # The owner is told exactly when a job leaves it through a settlement that is not the owner's own loss.
+    settled_now = before is not SETTLED and after is SETTLED and event is not lose_worker
+    assert [entry[0] for entry in bench.owner.let_go_of] == [bench.job] * settled_now
+
+
+def test_claim_records_the_batch_and_counts_the_delivery() -> None:
+    bench, batch = Bench(QUEUED), Batch(1.0)
+    bench.job.claim(batch)
+    assert (bench.job.state, bench.job.batch, batch.jobs, bench.job.deliveries) == (IN_FLIGHT, batch, [bench.job], 1)
+
+
+def test_only_the_current_owner_may_answer() -> None:
+    """P-23: late, duplicate, foreign and unknown ids are dropped."""
+    bench = Bench(IN_FLIGHT)
+    assert bench.table.answer("j", FakeOwner()) is None
+    assert bench.table.answer("other", bench.owner) is None
+    assert bench.table.answer("j", bench.owner) is bench.job
+    assert bench.table.answer("j", bench.owner) is None
+
+
+def test_a_lost_owner_may_not_answer_after_the_job_was_requeued() -> None:
+    bench, heir = Bench(IN_FLIGHT), FakeOwner()
+    assert bench.table.requeue(bench.job, heir)
+    assert bench.table.answer("j", bench.owner) is None
+    assert bench.table.answer("j", heir) is None, "not before it is sent again"
+    bench.job.claim(Batch(2.0))
+    assert bench.table.answer("j", heir) is bench.job
+    assert bench.job.deliveries == 2
+
+
+def test_the_owner_sees_whether_the_job_was_out_when_it_lets_go() -> None:
+    queued, out = Bench(QUEUED), Bench(IN_FLIGHT)
+    assert lose_client(queued)
+    assert pass_deadline(out)
+    assert queued.owner.let_go_of[0][1] is None
+    assert out.owner.let_go_of[0][1] is out.job.batch is not None
+
+
+def test_jobs_expire_oldest_first_and_only_when_due() -> None:
+    table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
+    assert table.next_deadline == float("inf")
+    jobs = [make_job(str(n), requester, owner, deadline=300.0 + n) for n in range(5)]
+    for job in jobs:
+        table.accept(job)
+    assert table.next_deadline == 300.0
+    assert table.expire(299.9) == []
+    assert table.expire(302.0) == jobs[:3]
+    assert table.next_deadline == 303.0
+    assert list(table) == jobs[3:]
+
+
+class JobTableMachine(RuleBasedStateMachine):
+    """Any order of events: a job is settled at most once, a living job has an owner, the books agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = JobTable()
+        self.requesters = [FakeRequester(), FakeRequester()]
+        self.owners = [FakeOwner(), FakeOwner()]
+        self.now = 0.0
+        self.jobs: list[Job] = []
+        self.ends: dict[str, int] = {}
+
+    jobs_bundle = Bundle("jobs_bundle")
+
+    @rule(target=jobs_bundle, count=st.integers(1, 3), requester=st.integers(0, 1), owner=st.integers(0, 1))
+    def accept(self, count: int, requester: int, owner: int) -> Any:
+        new = []
+        for _ in range(count):
+            name = f"job-{len(self.jobs)}"
+            new.append(make_job(name, self.requesters[requester], self.owners[owner], deadline=self.now + 300.0))
+            self.jobs.append(new[-1])
+            self.table.accept(new[-1])
+        return multiple(*new)
+
+    @rule(job=jobs_bundle)
+    def claim(self, job: Job) -> None:
+        if job.state is QUEUED:
+            job.claim(Batch(self.now))
+
+    @rule(job=jobs_bundle, owner=st.integers(0, 1))
+    def answer(self, job: Job, owner: int) -> None:
+        if self.table.answer(job.job_id, self.owners[owner]) is not None:
+            self.count_end(job)
+
+    @rule(owner=st.integers(0, 1))
+    def lose_worker(self, owner: int) -> None:
+        lost = self.owners[owner]
+        for job in self.table:
+            if job.owner is lost:
+                self.table.requeue(job, self.owners[1 - owner])
+
+    @rule(seconds=st.floats(0, 400))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        for job in self.table.expire(self.now):
+            self.count_end(job)
+        assert all(job.deadline > self.now for job in self.table)
+
+    @rule(job=consumes(jobs_bundle))
+    def end(self, job: Job) -> None:
+        if self.table.end(job):
+            self.count_end(job)
+
+    @rule(requester=st.integers(0, 1))
+    def lose_client(self, requester: int) -> None:
+        for job in list(self.requesters[requester].open_jobs.values()):
+            assert self.table.abandon(job)
+            self.count_end(job)
+        assert not self.requesters[requester].open_jobs
+
+    def count_end(self, job: Job) -> None:
+        self.ends[job.job_id] = self.ends.get(job.job_id, 0) + 1
+
+    @invariant()
+    def ends_at_most_once(self) -> None:
+        assert all(count == 1 for count in self.ends.values())
+
+    @invariant()
+    def conservation(self) -> None:
+        still_open = [job for job in self.jobs if job.state in (QUEUED, IN_FLIGHT)]
+        assert len(self.jobs) == len(self.ends) + len(still_open)
+        assert self.table.open_jobs == len(still_open)
+        assert sum(len(requester.open_jobs) for requester in self.requesters) == len(still_open)
+
+    @invariant()
+    def the_table_holds_what_may_still_be_answered(self) -> None:
+        assert {job.job_id for job in self.table} == {job.job_id for job in self.jobs if job.state is not SETTLED}
+
+
+TestJobTable = JobTableMachine.TestCase
