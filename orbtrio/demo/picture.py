@@ -1,0 +1,85 @@
+"""Motion energy over time, as a picture that needs no explanation.
+
+One row per media id: the frames with the most motion, above the curve that they stand out from. Each curve
+has its own scale: a small thing that moves far off is a tenth of a shaking camera, and matters no less.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib.image
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    from matplotlib.axes import Axes
+
+    from orbtrio.demo.clip import Clip
+
+__all__ = ["draw_picture"]
+
+_STILL: Final = 0.001  # a camera that pans by one pixel per frame gives ten times as much
+_SHOWN: Final = 6
+_LEGEND: Final = (
+    "seconds.    Dots: the frames shown, the strongest of each sixth.    "
+    f"Grey: still, below {_STILL}.    Every curve has its own scale."
+)
+_INK: Final = "#1f2933"
+_MOTION: Final = "#c2410c"
+_REST: Final = "#e5e7eb"
+
+
+def draw_picture(
+    path: Path, clip: Clip, energies: Mapping[str, Sequence[float]], titles: Mapping[str, str]
+) -> None:
+    """Write a PNG file with one row per media id.
+
+    Args:
+        path: The file to write or replace.
+        clip: The frames.
+        energies: By media id, the motion energy of each of its frames.
+        titles: By media id, what to write above its row.
+    """
+    frames = sum(map(len, clip.parts.values()))
+    figure = Figure(figsize=(12, 3.5 * len(clip.parts)), dpi=100, layout="constrained")
+    title = f"Motion energy of {frames} frames on {len(clip.parts)} media ids"
+    figure.suptitle(title, size=18, weight="bold", color=_INK)
+    figure.supxlabel(_LEGEND, size=11, color=_INK)
+    rows = figure.subfigures(len(clip.parts), 1, squeeze=False)[:, 0]
+    for row, (media_id, pictures) in zip(rows, clip.parts.items(), strict=True):
+        row.suptitle(titles[media_id], size=14, weight="bold", color=_INK)
+        strip, chart = row.subplots(2, 1, height_ratios=(1, 1.1))
+        energy = np.asarray(energies[media_id])
+        times = np.arange(len(energy)) * clip.interval
+        parts = np.array_split(np.arange(len(energy)), min(_SHOWN, len(energy)))
+        peaks = [int(part[np.argmax(energy[part])]) for part in parts]
+        _draw_chart(chart, times, energy, peaks)
+        _draw_strip(strip, [(f"{times[at]:.1f} s: {energy[at]:.3f}", pictures[at]) for at in peaks])
+    figure.savefig(path)
+
+
+def _draw_chart(chart: Axes, times: npt.NDArray[Any], energy: npt.NDArray[Any], peaks: list[int]) -> None:
+    top = max(1.2 * energy.max(), 2 * _STILL)
+    chart.fill_between(times, top, where=list(energy < _STILL), step="mid", color=_REST, linewidth=0)
+    chart.fill_between(times, energy, color=_MOTION, alpha=0.25, linewidth=0)
+    chart.plot(times, energy, color=_MOTION, linewidth=1.6)
+    chart.plot(times[peaks], energy[peaks], "o", color=_INK, markersize=5, clip_on=False)
+    chart.set(xlim=(0, times[-1] or 1), ylim=(0, top), ylabel="motion energy")
+
+
+def _draw_strip(strip: Axes, pictures: Sequence[tuple[str, bytes]]) -> None:
+    images = [matplotlib.image.imread(io.BytesIO(jpeg), format="jpg") for _, jpeg in pictures]
+    height, width, _ = images[0].shape
+    gap = width // 40
+    white = np.full((height, gap, 3), 255, np.uint8)
+    strip.imshow(np.hstack([pixels for image in images for pixels in (image, white)]))
+    for place, (caption, _) in enumerate(pictures):
+        middle = place * (width + gap) + width / 2
+        strip.text(middle, height * 1.03, caption, size=10, color=_INK, ha="center", va="top")
+    strip.axis("off")
