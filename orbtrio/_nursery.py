@@ -1,9 +1,9 @@
 """A nursery for background services behind an ``async with``.
 
-`trio.open_nursery` wraps whatever leaves its block in an exception group, so that ``async with connect(...)`` would turn a user's
-own ``ValueError`` into an ``ExceptionGroup``. The services started here belong to us and the block belongs to the user: an
-exception of the block comes out bare, one of a service comes out bare if it is alone, and a group remains only where
-several things really failed at once.
+`trio.open_nursery` wraps whatever leaves its block in an exception group, so that ``async with connect(...)``
+would turn a user's own ``ValueError`` into an ``ExceptionGroup``. The services started here belong to us and
+the block belongs to the user: an exception of the block comes out bare, one of a service comes out bare if it
+is alone, and a group remains only where several things really failed at once.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ OrbError
 └─ ConfigError                settings that cannot work; the text says what to change
 ```
 
-Building a message raises the first kind, sending the second; receiving raises only the third, `from` the first where there
-is one. Error texts say what was expected and where. They never hold secrets or payloads, because they travel to peers and logs.
+Building a message raises the first kind, sending the second; receiving raises only the third, `from` the
+first where there is one. Error texts say what was expected and where. They never hold secrets or payloads,
+because they travel to peers and logs.
 """
 
 from __future__ import annotations
@@ -134,16 +135,20 @@ class JobFailed(JobError):
 
 
 class JobTimedOut(JobError):
-    """No worker answered before the job's deadline (five minutes unless asked for less). Spec: "Timeout Behavior"."""
+    """No worker answered before the job's deadline, five minutes unless asked for less.
+
+    Spec: "Timeout Behavior".
+    """
 
 
 class JobRefused(JobError):
     """The engine ended the job itself, without a worker's answer.
 
     Attributes:
-        kind: Why: ``"queue_full"`` (submit later or add workers), ``"unknown_worker_type"`` (check the name and the engine's
-            ``WORKER_TYPES``), ``"invalid_job"``, ``"worker_lost"`` (it took down several workers, or they kept dying),
-            ``"result_too_large"`` or ``"engine_stopped"``.
+        kind: Why: ``"queue_full"`` (submit later or add workers), ``"unknown_worker_type"`` (check the name
+        and the engine's
+            ``WORKER_TYPES``), ``"invalid_job"``, ``"worker_lost"`` (it took down several workers, or they
+            kept dying), ``"result_too_large"`` or ``"engine_stopped"``.
     """
 
     def __init__(self, kind: str, text: str) -> None:

@@ -1,19 +1,21 @@
 """Who gets which job: a shared memory channel of accepted jobs, dealt to one queue per worker.
 
-Sessions put the jobs of a request into the channel as one list; the dispatcher task takes whatever lists have gathered and
-deals them. The channel is unbounded because the door is not: `Pool.room` refuses what would not fit (P-14), so a put never waits and a
-requeue never fails.
+Sessions put the jobs of a request into the channel as one list; the dispatcher task takes whatever lists have
+gathered and deals them. The channel is unbounded because the door is not: `Pool.room` refuses what would not
+fit (P-14), so a put never waits and a requeue never fails.
 
-Jobs are dealt in strokes, not singly. Among the workers of a type the least loaded gets the next stroke, ties in turn (P-12); load is
-counted in started batches, so that equal workers stay within a batch of each other. For a stock worker a stroke fills up the
-batch that was begun: 32 jobs spread over 8 workers would all wait for `max_latency`, together they leave at once. Eager workers
-(P-18) send what they get without delay, so they share a list evenly.
+Jobs are dealt in strokes, not singly. Among the workers of a type the least loaded gets the next stroke, ties
+in turn (P-12); load is counted in started batches, so that equal workers stay within a batch of each other.
+For a stock worker a stroke fills up the batch that was begun: 32 jobs spread over 8 workers would all wait
+for `max_latency`, together they leave at once. Eager workers (P-18) send what they get without delay, so they
+share a list evenly.
 
-Jobs with an affinity key go where their key went before. Only jobs without one are moved when a worker runs dry while
-another's credit is spent.
+Jobs with an affinity key go where their key went before. Only jobs without one are moved when a worker runs
+dry while another's credit is spent.
 
-Rejected: a heap of loads (an entry per change, stale ones to skip) and a scan for the smallest (O(workers) per stroke). Workers stand in
-one ordered dict per load level instead; there are few levels, and moving between two is constant time.
+Rejected: a heap of loads (an entry per change, stale ones to skip) and a scan for the smallest (O(workers)
+per stroke). Workers stand in one ordered dict per load level instead; there are few levels, and moving
+between two is constant time.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher", "Pool"]
 
-# A worker keeps the state of 100 streams; an engine that sees more keys than this forgets the least recently used.
+# A worker keeps the state of 100 streams; an engine that sees more keys than this forgets the least recently
+# used.
 _MAX_AFFINITY_KEYS: Final = 10_000
 
 
@@ -46,7 +49,14 @@ class Pool:
         jobs_queued: Accepted and not sent: in the channel, in the backlog and in the workers' queues.
     """
 
-    def __init__(self, worker_type: str, *, affinity_field: str | None, max_queued: int, too_large: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        worker_type: str,
+        *,
+        affinity_field: str | None,
+        max_queued: int,
+        too_large: Callable[[Job], None],
+    ) -> None:
         self.worker_type = worker_type
         self.affinity_field = affinity_field
         self.jobs_queued = 0
@@ -66,7 +76,7 @@ class Pool:
         return tuple(self._workers)
 
     def has_room(self, affinity: str | None) -> bool:
-        """Whether one more job can be queued: 1,000 per worker, or 1,000 in all while there is none. P-13, P-14."""
+        """Whether one more job can be queued: 1,000 per worker, or in all while there is none. P-13, P-14."""
         if self.jobs_queued >= self._max_queued * (len(self._workers) or 1):
             return False
         chosen = None if affinity is None else self._keys.get(affinity)
@@ -82,7 +92,7 @@ class Pool:
     def send_due(self) -> None:
         """Nothing to send without a worker. See `jobs.Owner`."""
 
-    # ---------------------------------------------------------------------------------------------------- workers
+    # ------------------------------------------------------------------------------------------- workers
 
     def add(self, queue: WorkerQueue) -> None:
         """A worker registered: it gets what waits for its type. P-13."""
@@ -157,7 +167,7 @@ class Pool:
         queue.send_due()
         self.note_load(busiest)
 
-    # ------------------------------------------------------------------------------------------------------- jobs
+    # ---------------------------------------------------------------------------------------------- jobs
 
     def deal(self, jobs: Sequence[Job]) -> None:
         """Deal living jobs that no worker has, to the back of the queues or of the backlog."""
@@ -178,7 +188,7 @@ class Pool:
             queue.send_due()
 
     def requeue(self, jobs: Sequence[Job]) -> None:
-        """Deal jobs of a lost worker, oldest first, to the front of the queues or of the backlog. P-17, P-22."""
+        """Deal jobs of a lost worker, oldest first, to the front of queues or backlog. P-17, P-22."""
         self.jobs_queued += len(jobs)
         if not self._workers:
             self._backlog = deque(heapq.merge(jobs, self._backlog, key=acceptance))

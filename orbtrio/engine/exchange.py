@@ -1,9 +1,11 @@
 """Where jobs come in and go out: the only place that accepts a job, and the only one that ends it.
 
-Sessions speak with peers; this module knows no connection, only `Requester`s that submitted jobs and `WorkerQueue`s that run them.
-Whatever way a job ends, it leaves through `_answered` or `_ended`, which tell the requester and release the job's files.
+Sessions speak with peers; this module knows no connection, only `Requester`s that submitted jobs and
+`WorkerQueue`s that run them. Whatever way a job ends, it leaves through `_answered` or `_ended`, which tell
+the requester and release the job's files.
 
-All of it is synchronous but for writing resources, so a request is accepted whole between two checkpoints (P-20).
+All of it is synchronous but for writing resources, so a request is accepted whole between two checkpoints
+(P-20).
 """
 
 from __future__ import annotations
@@ -86,12 +88,14 @@ class Exchange:
         """Whether the settings allow this worker type. P-05."""
         return any(fnmatchcase(worker_type, pattern) for pattern in self._config.worker_types)
 
-    # --------------------------------------------------------------------------------------------------------- jobs
+    # ---------------------------------------------------------------------------------------------- jobs
 
     async def accept(self, requester: Requester, tenant: str, request: WorkerRequest) -> None:
-        """Accept the jobs of a request, and refuse those that cannot be. Spec: "Full Request/Response Cycle", steps 2 to 4.
+        """Accept the jobs of a request, and refuse those that cannot be.
 
         Waits only while resources are written; cancelled there, nothing is accepted and nothing kept.
+
+        Spec: "Full Request/Response Cycle", steps 2 to 4.
         """
         for invalid in request.invalid:
             self._refuse(requester, invalid.client_job_id, "invalid_job", invalid.reason)
@@ -109,7 +113,9 @@ class Exchange:
         finally:
             self._release(files.values())
 
-    def _accept(self, requester: Requester, requests: list[JobRequest], files: Mapping[str, HeldFile]) -> None:
+    def _accept(
+        self, requester: Requester, requests: list[JobRequest], files: Mapping[str, HeldFile]
+    ) -> None:
         now = trio.current_time()
         deadline = now + self._config.job_timeout
         open_jobs = requester.open_jobs
@@ -124,7 +130,9 @@ class Exchange:
             if kind is not None and kind.affinity_field is not None:
                 affinity = _affinity(request.input.get(kind.affinity_field))
             if kind is None or key in open_jobs or self.draining or not kind.pool.has_room(affinity):
-                self._refuse(requester, client_job_id, *self._why_not(request, kind, duplicate=key in open_jobs))
+                self._refuse(
+                    requester, client_job_id, *self._why_not(request, kind, duplicate=key in open_jobs)
+                )
                 continue
             job_files: tuple[HeldFile, ...] = ()
             job_input = request.input
@@ -141,7 +149,19 @@ class Exchange:
                 self._store.retain(file)
             kind.pool.jobs_queued += 1
             job = Job(
-                number, job_id, client_job_id, key, requester, head, request.worker_type, affinity, wire, now, deadline, kind.pool, job_files
+                number,
+                job_id,
+                client_job_id,
+                key,
+                requester,
+                head,
+                request.worker_type,
+                affinity,
+                wire,
+                now,
+                deadline,
+                kind.pool,
+                job_files,
             )
             self._table.accept(job)
             jobs.append(job)
@@ -152,13 +172,17 @@ class Exchange:
     def _why_not(self, request: JobRequest, kind: _WorkerType | None, *, duplicate: bool) -> tuple[str, str]:
         if kind is None:
             name = request.worker_type[:60]
-            return "unknown_worker_type", f"worker_type {name!r} is not recognised; the engine's WORKER_TYPES setting lists what is"
+            return (
+                "unknown_worker_type",
+                f"worker_type {name!r} is not recognised; the engine's WORKER_TYPES setting lists what is",
+            )
         if duplicate:
             return "invalid_job", "job_id is that of a job which is still open; use a new one"
         if self.draining:
             return "engine_stopped", "the engine is stopping"
-        workers = len(kind.pool.workers)
-        return "queue_full", f"{kind.pool.jobs_queued} jobs wait for {workers} workers of this type; submit later or add workers"
+        pool = kind.pool
+        text = f"{pool.jobs_queued} jobs wait for {len(pool.workers)} workers of this type"
+        return "queue_full", text + "; submit later or add workers"
 
     def answer(self, queue: WorkerQueue, output: WorkerOutput) -> None:
         """Deliver a worker's results. Spec: "Output Delivery", P-23."""
@@ -170,7 +194,11 @@ class Exchange:
                 continue
             delivered += 1
             if len(entry) > self._max_output_bytes:
-                self._ended(job, "result_too_large", f"the result has {len(entry)} bytes, the limit is {self._max_output_bytes}")
+                self._ended(
+                    job,
+                    "result_too_large",
+                    f"the result has {len(entry)} bytes, the limit is {self._max_output_bytes}",
+                )
                 continue
             job.requester.deliver(job, entry)
             if job.files:
@@ -198,7 +226,8 @@ class Exchange:
         """End jobs at their deadline, until cancelled. Spec: "Timeout Behavior", P-21."""
         timeout = self._config.job_timeout
         while True:
-            # A job accepted while this sleeps has its deadline after the whole timeout, so nothing needs to wake us for it.
+            # A job accepted while this sleeps has its deadline after the whole timeout, so nothing needs to
+            # wake us for it.
             await trio.sleep_until(min(self._table.next_deadline, trio.current_time() + timeout))
             expired = self._table.expire(trio.current_time())
             for job in expired:
@@ -212,7 +241,7 @@ class Exchange:
         if not self._config.client_tokens:
             self._store.forget_tenant(tenant)
 
-    # ------------------------------------------------------------------------------------------------------ workers
+    # ------------------------------------------------------------------------------------------- workers
 
     def add_worker(self, registration: RegisterWorker, send: Callable[..., None]) -> WorkerQueue:
         """A worker registered; jobs that waited for its type leave in the same turn."""
@@ -242,7 +271,7 @@ class Exchange:
         else:
             pool.requeue(again)
 
-    # ----------------------------------------------------------------------------------------------------- stopping
+    # ------------------------------------------------------------------------------------------ stopping
 
     async def drain(self, grace: float) -> None:
         """Accept no more, send everything out, wait for answers up to `grace` seconds, end the rest. P-26."""
@@ -265,7 +294,7 @@ class Exchange:
             self._end(job, "engine_stopped", "the engine has stopped")
         self._flush()
 
-    # ----------------------------------------------------------------------------------------------------- one place
+    # ----------------------------------------------------------------------------------------- one place
 
     def _end(self, job: Job, kind: str, text: str) -> None:
         if self._table.end(job):

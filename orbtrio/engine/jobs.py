@@ -1,6 +1,7 @@
 """The job table: which jobs there are, and what may happen to each.
 
-Pure: no trio, no sockets, no clock; time is an argument. Every change is a plain function, so no other task sees it half done.
+Pure: no trio, no sockets, no clock; time is an argument. Every change is a plain function, so no other task
+sees it half done.
 
 | job | claim | output, from its owner | worker lost | deadline | client gone | engine ends it |
 |---|---|---|---|---|---|---|
@@ -9,15 +10,17 @@ Pure: no trio, no sockets, no clock; time is an argument. Every change is a plai
 | ABANDONED | - | SETTLED | SETTLED | SETTLED | - | - |
 | SETTLED | - | - | - | - | - | - |
 
-A missing cell is a lost race (a late output, a second deadline), never an error: the method says so in its result and nothing
-changes. A job is *open* while QUEUED or IN_FLIGHT. It stops being open exactly once, and the method that did it hands the job to
-its caller, who alone answers the client and releases the files (`exchange.py` has the one function for that).
+A missing cell is a lost race (a late output, a second deadline), never an error: the method says so in its
+result and nothing changes. A job is *open* while QUEUED or IN_FLIGHT. It stops being open exactly once, and
+the method that did it hands the job to its caller, who alone answers the client and releases the files
+(`exchange.py` has the one function for that).
 
-ABANDONED exists because a worker still owes an answer to a job whose client has gone: until it answers, or the deadline
-passes, that answer counts against the worker's credit (P-15).
+ABANDONED exists because a worker still owes an answer to a job whose client has gone: until it answers, or
+the deadline passes, that answer counts against the worker's credit (P-15).
 
-There is no task, event or timer per job (`performance.md`, section 3: 1.4 µs a job this way, 75 with them). All jobs share one
-timeout, so the order of acceptance is the order of deadlines, and one reaper looks only at the oldest.
+There is no task, event or timer per job (`performance.md`, section 3: 1.4 µs a job this way, 75 with them).
+All jobs share one timeout, so the order of acceptance is the order of deadlines, and one reaper looks only at
+the oldest.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class JobState(enum.Enum):
     SETTLED = "settled"
 
 
-# Enum members looked up through the class cost a dictionary walk each time; the hot path compares against these.
+# Enum members looked up through the class cost a dictionary walk each time; the hot path compares against
+# these.
 QUEUED = JobState.QUEUED
 IN_FLIGHT = JobState.IN_FLIGHT
 ABANDONED = JobState.ABANDONED
@@ -101,14 +105,11 @@ class Job:
         requester: Gets the answer.
         response_head: The response message up to the output, already encoded.
         worker_type: Which workers may run it.
-        affinity: Jobs of one type with the same key go to the same worker, in order; None for no such wish. P-12.
-        wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
-        accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10.
-        deadline: Seconds of the trio clock.
-        files: Resources that it refers to.
-        owner: Who holds it now.
-        batch: The batch in which it was sent; None while it is queued.
-        deliveries: How often it was sent to a worker.
+        affinity: Jobs of one type with the same key go to the same worker, in order; None for no such wish.
+        P-12. wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
+        accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10. deadline:
+        Seconds of the trio clock. files: Resources that it refers to. owner: Who holds it now. batch: The
+        batch in which it was sent; None while it is queued. deliveries: How often it was sent to a worker.
     """
 
     number: int
@@ -144,7 +145,8 @@ class JobTable:
     """
 
     def __init__(self) -> None:
-        # Deleting from the front of a plain dict makes its next peek slow (198 µs after 50,000); an OrderedDict's is constant.
+        # Deleting from the front of a plain dict makes its next peek slow (198 µs after 50,000); an
+        # OrderedDict's is constant.
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self.open_jobs = 0
 
@@ -172,8 +174,8 @@ class JobTable:
         """An output arrived from `owner`.
 
         Returns:
-            The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the id is unknown, late,
-            a duplicate, another worker's, or its client has gone. P-23.
+            The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the
+            id is unknown, late, a duplicate, another worker's, or its client has gone. P-23.
         """
         job = self._jobs.get(job_id)
         if job is None or job.owner is not owner or job.batch is None:
@@ -182,7 +184,7 @@ class JobTable:
         return self._settle(job)
 
     def expire(self, now: float) -> list[Job]:
-        """Settle every job past its deadline and return those that were open, oldest first. Spec: "Timeout Behavior"."""
+        """Settle every job past its deadline; return those that were open, oldest first. P-21."""
         expired = []
         while self._jobs:
             job = next(iter(self._jobs.values()))

@@ -6,10 +6,11 @@ Everything here is synchronous; `run_batcher` is the one task, and it owns the c
 - at once when the worker is eager and has nothing to do (P-18);
 - when its oldest job was accepted `max_latency` ago (P-10), which never restarts;
 
-and never while the worker's credit is spent (P-15). Whoever changes what these rules look at calls `send_due`.
+and never while the worker's credit is spent (P-15). Whoever changes what these rules look at calls
+`send_due`.
 
-Jobs that end while they wait stay in the deque, for a deque has no cheap delete; `jobs_waiting` counts the living, and the dead are
-skipped when they surface.
+Jobs that end while they wait stay in the deque, for a deque has no cheap delete; `jobs_waiting` counts the
+living, and the dead are skipped when they surface.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class WorkerQueue:
         name: For people, e.g. ``"embedding-3"``.
         jobs_waiting: Living jobs that have not been sent.
         jobs_in_flight: Sent and not answered.
-        jobs_answered, batches_sent, batches_answered, batch_seconds: Totals for `Engine.statistics`; the seconds run from sending a
+        jobs_answered, batches_sent, batches_answered, batch_seconds: Totals for `Engine.statistics`; the
+        seconds run from sending a
             batch to its last answer.
     """
 
@@ -105,7 +107,7 @@ class WorkerQueue:
 
     @property
     def due(self) -> float:
-        """When the waiting jobs leave even if they fill no batch; infinity while there are none, or no credit."""
+        """When the waiting jobs leave even if they fill no batch; infinity without jobs or credit."""
         jobs = self._jobs
         while jobs and jobs[0].state is not _QUEUED:
             jobs.popleft()
@@ -115,7 +117,7 @@ class WorkerQueue:
             return -math.inf
         return jobs[0].accepted_at + self.max_latency
 
-    # ------------------------------------------------------------------------------------------------ jobs in and out
+    # ----------------------------------------------------------------------------------- jobs in and out
 
     def append(self, jobs: Sequence[Job]) -> None:
         """Queue jobs behind the others. Call `send_due` afterwards."""
@@ -126,7 +128,10 @@ class WorkerQueue:
         self.jobs_waiting += len(jobs)
 
     def put_back(self, jobs: Sequence[Job]) -> None:
-        """Queue jobs of a lost worker where their age puts them: mostly in front. Call `send_due` afterwards. P-17."""
+        """Queue jobs of a lost worker where their age puts them, mostly in front. P-17.
+
+        Call `send_due` afterwards.
+        """
         waiting = self._jobs
         self._jobs = deque()
         self.append(jobs)
@@ -145,7 +150,12 @@ class WorkerQueue:
 
     def take_all(self) -> list[Job]:
         """Give up every job, sent or not, oldest first: the worker is gone. P-22."""
-        jobs = [job for batch in self._open_batches for job in batch.jobs if job.owner is self and job.batch is batch]
+        jobs = [
+            job
+            for batch in self._open_batches
+            for job in batch.jobs
+            if job.owner is self and job.batch is batch
+        ]
         jobs += [job for job in self._jobs if job.state is _QUEUED]
         self._jobs.clear()
         self._open_batches.clear()
@@ -159,7 +169,9 @@ class WorkerQueue:
             self._lane.jobs_queued -= 1
             self._bytes -= len(job.wire)
             if len(self._jobs) > 2 * self.jobs_waiting + 64:
-                self._jobs = deque(other for other in self._jobs if other.state is _QUEUED and other is not job)
+                self._jobs = deque(
+                    other for other in self._jobs if other.state is _QUEUED and other is not job
+                )
             return
         self.jobs_in_flight -= 1
         batch.owed -= 1
@@ -168,7 +180,7 @@ class WorkerQueue:
             self.batches_answered += 1
             self.batch_seconds += trio.current_time() - batch.sent_at
 
-    # ------------------------------------------------------------------------------------------------------ batches
+    # ------------------------------------------------------------------------------------------- batches
 
     def send_due(self) -> None:
         """Send every batch that the rules let go now, and set the alarm for the next."""
@@ -177,8 +189,9 @@ class WorkerQueue:
         while due <= now or (due < math.inf and self.is_full):
             self._send_batch(now)
             due = self.due
-        # Lowered, never raised: under load full batches keep leaving and the head gets younger while the batcher sleeps. To wake
-        # once per latency, look, and sleep on costs less than moving a deadline for every batch.
+        # Lowered, never raised: under load full batches keep leaving and the head gets younger while the
+        # batcher sleeps. To wake once per latency, look, and sleep on costs less than moving a deadline for
+        # every batch.
         if due < self.alarm.deadline:
             self.alarm.deadline = due
         self._lane.note_load(self)

@@ -11,18 +11,18 @@ serve
       └─ listeners nursery         on stop: cancelled first
 ```
 
-The accept loop is ours, not `trio_websocket.serve_websocket`, which any unauthenticated peer can end (`robustness.md`, section 1).
+The accept loop is ours, not `trio_websocket.serve_websocket`, which any unauthenticated peer can end
+(`robustness.md`, section 1).
 """
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
 import logging
-import ssl
 from collections import Counter
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,10 +32,11 @@ from orbtrio import inputs
 from orbtrio._nursery import open_service_nursery
 from orbtrio.engine.exchange import Exchange
 from orbtrio.engine.http import Front
+from orbtrio.engine.listeners import listener_url, open_listeners, peer_address, tls_context
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
-from orbtrio.engine.statistics import EngineStatistics, WorkerStatistics, WorkerTypeStatistics, render_metrics
-from orbtrio.errors import ConfigError, JobError, JobRefused, JobTimedOut
+from orbtrio.engine.statistics import render_metrics, snapshot
+from orbtrio.errors import ConfigError, JobError, JobFailed, JobRefused, JobTimedOut
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import JobRequest, WorkerRequest
 from orbtrio.transport import Flusher, TransportLimits, open_server_transport
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.jobs import Job
+    from orbtrio.engine.statistics import EngineStatistics
 
 __all__ = ["Engine", "open_engine"]
 
@@ -76,7 +78,8 @@ class Engine:
     Use `open_engine`, or ``await nursery.start(engine.serve)``.
 
     Attributes:
-        addresses: Where it listens, e.g. ``("ws://127.0.0.1:5000/ws", "ws://[::1]:5000/ws")``; empty until it serves.
+        addresses: Where it listens, e.g. ``("ws://127.0.0.1:5000/ws", "ws://[::1]:5000/ws")``; empty until it
+        serves.
     """
 
     def __init__(self, config: Config, *, listen: bool = True) -> None:
@@ -107,10 +110,15 @@ class Engine:
         self._front = Front(
             allowed_origins=config.allowed_origins,
             allowed_hosts=config.allowed_hosts,
-            routes={"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics, "/version": self._version},
+            routes={
+                "/healthz": self._healthz,
+                "/readyz": self._readyz,
+                "/metrics": self._metrics,
+                "/version": self._version,
+            },
             handshake_timeout=config.handshake_timeout,
         )
-        self._tls = _tls_context(config)
+        self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._conversations: set[trio.CancelScope] = set()
         self._unregistered: Counter[str] = Counter()
         self._grace = config.grace_period
@@ -118,10 +126,10 @@ class Engine:
         self._stopped = trio.Event()
         self._exchange: Exchange | None = None
 
-    # ------------------------------------------------------------------------------------------------------ lifetime
+    # ------------------------------------------------------------------------------------------ lifetime
 
     async def serve(self, *, task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the engine until `stop` has been called and has done its work, or until cancelled, which ends it at once.
+        """Run the engine until `stop` has done its work, or until cancelled, which ends it at once.
 
         Raises:
             ConfigError: another engine holds the store, or the TLS files cannot be read.
@@ -129,10 +137,16 @@ class Engine:
         """
         config = self._config
         try:
-            async with open_store(Path(config.store_root), quota_bytes=config.store_quota_bytes) as self._store:
+            async with open_store(
+                Path(config.store_root), quota_bytes=config.store_quota_bytes
+            ) as self._store:
                 self._exchange = Exchange(config, self._store, self._flusher.flush)
                 self._sessions = Sessions(config, self._exchange, self._flusher)
-                listeners = await self._open_listeners() if self._listen else []
+                listeners: list[trio.SocketListener] = []
+                if self._listen:
+                    listeners = await open_listeners(config.server_host, config.server_port)
+                tls = self._tls is not None
+                self.addresses = tuple(listener_url(listener, tls=tls) for listener in listeners)
                 async with open_service_nursery() as services:
                     services.start_soon(self._exchange.dispatcher.run)
                     services.start_soon(self._exchange.run_reaper)
@@ -152,9 +166,8 @@ class Engine:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 if listeners:
-                    await accepting.start(lambda *, task_status: trio.serve_listeners(
-                        self._handle_socket, listeners, handler_nursery=connections, task_status=task_status
-                    ))
+                    accept = partial(trio.serve_listeners, handler_nursery=connections)
+                    accepting.start_soon(accept, self._handle_socket, listeners)
                 task_status.started(self)
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
@@ -164,9 +177,9 @@ class Engine:
                 conversation.cancel()
 
     async def stop(self, grace: float | None = None) -> None:
-        """Take no new jobs, wait up to `grace` seconds for open ones, end the rest as ``engine_stopped``, close with 1001. P-26.
+        """Take no new jobs, wait for open ones, end the rest as ``engine_stopped``, close with 1001. P-26.
 
-        Returns when all is done. A second call may shorten the grace period, not lengthen it.
+        Returns when all is done.
 
         Args:
             grace: Seconds; the setting `grace_period` if None.
@@ -182,42 +195,22 @@ class Engine:
         """Wait until `serve` has ended."""
         await self._stopped.wait()
 
-    async def _open_listeners(self) -> list[trio.SocketListener]:
-        host, port = self._config.server_host, self._config.server_port
-        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1" if host == "localhost" else host)
-        if host == "localhost":
-            # The same port for both families, also when the system chose it; peers resolve the name to either. F-46.
-            try:
-                listeners += await trio.open_tcp_listeners(listeners[0].socket.getsockname()[1], host="::1")
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    for listener in listeners:
-                        await listener.aclose()
-                    raise
-        scheme = "ws" if self._tls is None else "wss"
-        names = [listener.socket.getsockname() for listener in listeners]
-        self.addresses = tuple(
-            f"{scheme}://[{name[0]}]:{name[1]}/ws" if ":" in name[0] else f"{scheme}://{name[0]}:{name[1]}/ws" for name in names
-        )
-        return listeners
-
-    # --------------------------------------------------------------------------------------------------- connections
+    # --------------------------------------------------------------------------------------- connections
 
     async def _handle_socket(self, stream: trio.SocketStream) -> None:
-        try:
-            name = stream.socket.getpeername()
-        except OSError:  # it has gone already (ENOTCONN)
+        peer = peer_address(stream)
+        if peer is None:
             await trio.aclose_forcefully(stream)
-            return
-        if self._tls is None:
-            await self.handle(stream, f"{name[0]}:{name[1]}")
+        elif self._tls is None:
+            await self.handle(stream, peer)
         else:
-            await self.handle(trio.SSLStream(stream, self._tls, server_side=True), f"{name[0]}:{name[1]}")
+            await self.handle(trio.SSLStream(stream, self._tls, server_side=True), peer)
 
     async def handle(self, stream: trio.abc.Stream, peer: str = "memory:0") -> None:
-        """Serve one connection, from its HTTP head to its end: a memory stream, a TLS stream, a listener of one's own.
+        """Serve one connection, from its HTTP head to its end.
 
-        Never raises for what the peer does; the stream is closed in any case.
+        For memory streams and listeners of one's own. Never raises for what the peer does; the stream is closed
+        in any case.
 
         Args:
             stream: Any Trio stream; owned by the engine from now on.
@@ -243,7 +236,9 @@ class Engine:
         head = await self._front.negotiate(stream)
         if head is None:
             return
-        async with open_server_transport(stream, head, peer=peer, limits=self._limits, flusher=self._flusher) as transport:
+        async with open_server_transport(
+            stream, head, peer=peer, limits=self._limits, flusher=self._flusher
+        ) as transport:
             with trio.CancelScope() as conversation:
                 self._conversations.add(conversation)
                 try:
@@ -258,14 +253,14 @@ class Engine:
         if not self._unregistered[address]:
             del self._unregistered[address]
 
-    # ---------------------------------------------------------------------------------------------------- in process
+    # ---------------------------------------------------------------------------------------- in process
 
     async def submit(
         self,
         worker_type: str,
         input: Mapping[str, Any],
         *,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  not the caller's patience but the job's deadline
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Run one job, without a socket, and return its output.
@@ -274,8 +269,8 @@ class Engine:
 
         Args:
             worker_type: Which workers may run it.
-            input: Anything CBOR holds; `orbtrio.Image` and `orbtrio.Document` values inside reach the worker as file paths.
-            timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
+            input: Anything CBOR holds; `orbtrio.Image` and `orbtrio.Document` values inside reach the worker
+            as file paths. timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
             extra: Fields that travel beside the input (P-03).
 
         Returns:
@@ -290,7 +285,9 @@ class Engine:
         Spec: "Full Request/Response Cycle".
         """
         if self._exchange is None:
-            raise JobRefused("engine_stopped", "the engine does not serve yet; await nursery.start(engine.serve) first")
+            raise JobRefused(
+                "engine_stopped", "the engine does not serve yet; await nursery.start(engine.serve) first"
+            )
         if self._stopped.is_set():
             raise JobRefused("engine_stopped", "the engine has stopped")
         wire_input, resources = await inputs.attach(input)
@@ -307,57 +304,28 @@ class Engine:
             raise JobTimedOut(f"no answer within {timeout:g} s")
         if caller.error is not None:
             raise caller.error
-        return inputs.unpack(caller.output)
+        output = caller.output
+        output.pop("id", None)
+        if output.get("error") is not None:
+            raise JobFailed(str(output["error"]), output)
+        return output
 
-    # ----------------------------------------------------------------------------------------------------- statistics
+    # ---------------------------------------------------------------------------------------- statistics
 
     def statistics(self) -> EngineStatistics:
         """What is connected, waiting and done right now."""
         exchange = self._exchange
         if exchange is None:
             raise ConfigError("the engine does not serve yet; await nursery.start(engine.serve) first")
-        counters = exchange.counters
-        pools = list(exchange.dispatcher.pools)
-        return EngineStatistics(
-            clients=self._sessions.clients,
-            open_jobs=exchange.open_jobs,
-            accepted=counters.accepted,
-            answered=counters.answered,
-            abandoned=counters.abandoned,
-            ended=dict(counters.ended),
-            refused=dict(counters.refused),
-            redelivered=counters.redelivered,
-            outputs_dropped=counters.outputs_dropped,
-            registrations_refused=self._sessions.refusals,
-            peer_errors=self._sessions.peer_errors,
-            connections_lost=self._sessions.lost,
-            files=self._store.statistics.files,
-            file_bytes=self._store.statistics.bytes,
-            workers=tuple(
-                WorkerStatistics(
-                    name=queue.name,
-                    worker_type=queue.worker_type,
-                    queued=queue.jobs_waiting,
-                    unanswered=queue.jobs_in_flight,
-                    jobs=queue.jobs_answered,
-                    batches=queue.batches_sent,
-                    batches_answered=queue.batches_answered,
-                    batch_seconds=queue.batch_seconds,
-                )
-                for pool in pools
-                for queue in pool.workers
-            ),
-            worker_types=tuple(
-                WorkerTypeStatistics(worker_type=pool.worker_type, workers=len(pool.workers), queued=pool.jobs_queued)
-                for pool in pools
-            ),
-        )
+        return snapshot(exchange, self._sessions, self._store)
 
     def _healthz(self) -> tuple[int, str, bytes]:
         return 200, "text/plain", b"ok\n"
 
     def _readyz(self) -> tuple[int, str, bytes]:
-        return (503, "text/plain", b"stopping\n") if self._stopping.is_set() else (200, "text/plain", b"ready\n")
+        return (
+            (503, "text/plain", b"stopping\n") if self._stopping.is_set() else (200, "text/plain", b"ready\n")
+        )
 
     def _metrics(self) -> tuple[int, str, bytes]:
         return 200, "text/plain; version=0.0.4; charset=utf-8", render_metrics(self.statistics)
@@ -389,7 +357,8 @@ async def open_engine(config: Config, *, listen: bool = True) -> AsyncIterator[E
 
 
 class _Once:
-    # Calls its function the first time only: a slot is given back by whichever comes first, registration or the end.
+    # Calls its function the first time only: a slot is given back by whichever comes first, registration or
+    # the end.
     def __init__(self, function: Any) -> None:
         self._function = function
 
@@ -397,14 +366,3 @@ class _Once:
         function, self._function = self._function, None
         if function is not None:
             function()
-
-
-def _tls_context(config: Config) -> ssl.SSLContext | None:
-    if config.tls_certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(config.tls_certificate, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"ORB_TLS_CERTIFICATE, ORB_TLS_KEY: {error}") from None
-    return context

@@ -1,8 +1,9 @@
 """One conversation per connection: authorise, pass on, answer. No bookkeeping of jobs (`exchange.py`).
 
-The first message decides the role (P-01). After that the session's task does nothing but read: it never waits for work, so that
-pings, closes and the next message are always seen; a client's task waits while its resources are written, which is the client's own
-back-pressure. A mistake of the peer ends this connection, with the code the mistake has, and no other.
+The first message decides the role (P-01). After that the session's task does nothing but read: it never waits
+for work, so that pings, closes and the next message are always seen; a client's task waits while its
+resources are written, which is the client's own back-pressure. A mistake of the peer ends this connection,
+with the code the mistake has, and no other.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ __all__ = ["RemoteClient", "Sessions"]
 
 _log = logging.getLogger("orbtrio.engine")
 
-# Messages of unknown type are skipped so that old engines and new peers mix, but not as a way to keep us busy. P-53, B-71.
+# Messages of unknown type are skipped so that old engines and new peers mix, but not as a way to keep us
+# busy. P-53, B-71.
 _MAX_UNKNOWN_PER_MINUTE: Final = 100
 
-# After n refused registrations in a row an address waits n times this long for its next refusal, so that guessing secrets is
-# slow while neighbours behind the same address are served at once. Seconds. B-50.
+# After n refused registrations in a row an address waits n times this long for its next refusal, so that
+# guessing secrets is slow while neighbours behind the same address are served at once. Seconds. B-50.
 _REFUSAL_DELAY: Final = 0.01
 _MAX_REFUSAL_DELAY: Final = 1.0
 _REFUSALS_REMEMBERED: Final = 10_000
@@ -65,7 +67,8 @@ class RemoteClient:
         self._transport.queue(job.response_head, output)
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
-        # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which job without an id.
+        # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which
+        # job without an id.
         if self._engine_errors and client_job_id is not MISSING:
             self._transport.queue(codec.response_head(client_job_id), codec.error_output(text, kind))
 
@@ -149,7 +152,7 @@ class Sessions:
                 self.lost += 1
             _log.debug("%s: %s", transport.peer, error)
 
-    # ---------------------------------------------------------------------------------------------------- authorising
+    # --------------------------------------------------------------------------------------- authorising
 
     def _authorise_worker(self, registration: RegisterWorker) -> None:
         config = self._config
@@ -158,9 +161,13 @@ class Sessions:
             raise RegistrationRefused("worker_secret is not the engine's")
         if not self._exchange.recognises(registration.worker_type):
             name = registration.worker_type[:30]
-            raise RegistrationRefused(f"worker_type {name!r} is not recognised; add it to the engine's WORKER_TYPES")
+            raise RegistrationRefused(
+                f"worker_type {name!r} is not recognised; add it to the engine's WORKER_TYPES"
+            )
         if registration.max_latency > config.job_timeout:
-            raise RegistrationRefused(f"max_latency_ms is above the job timeout of {config.job_timeout * 1000:.0f} ms")
+            raise RegistrationRefused(
+                f"max_latency_ms is above the job timeout of {config.job_timeout * 1000:.0f} ms"
+            )
         if self.workers >= config.max_workers:
             raise RegistrationRefused("too many workers; raise the engine's ORB_MAX_WORKERS")
 
@@ -187,9 +194,11 @@ class Sessions:
             self._refused_in_a_row.popitem(last=False)
         return min(_REFUSAL_DELAY * count, _MAX_REFUSAL_DELAY)
 
-    # -------------------------------------------------------------------------------------------------------- workers
+    # ------------------------------------------------------------------------------------------- workers
 
-    async def _serve_worker(self, transport: Transport, connection: Connection, registration: RegisterWorker) -> None:
+    async def _serve_worker(
+        self, transport: Transport, connection: Connection, registration: RegisterWorker
+    ) -> None:
         transport.max_message_bytes = self._config.max_worker_message_bytes
         queue = self._exchange.add_worker(registration, transport.queue)
         self.workers += 1
@@ -220,7 +229,7 @@ class Sessions:
                     unknown.note(message)
             self._flush()
 
-    # -------------------------------------------------------------------------------------------------------- clients
+    # ------------------------------------------------------------------------------------------- clients
 
     async def _serve_client(
         self,
@@ -246,7 +255,9 @@ class Sessions:
             self._flush()
             _log.debug("%s: client is gone", transport.peer)
 
-    async def _read_requests(self, transport: Transport, connection: Connection, client: RemoteClient, tenant: str) -> None:
+    async def _read_requests(
+        self, transport: Transport, connection: Connection, client: RemoteClient, tenant: str
+    ) -> None:
         unknown = _UnknownMessages()
         while True:
             for raw in await transport.receive():

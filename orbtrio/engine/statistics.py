@@ -1,6 +1,7 @@
 """What the engine tells about itself: one frozen snapshot, and the same figures in Prometheus' format.
 
-Nothing is counted twice: the hot path keeps plain integers where they arise, and both views are made from them when somebody asks.
+Nothing is counted twice: the hot path keeps plain integers where they arise, and both views are made from
+them when somebody asks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["EngineStatistics", "WorkerStatistics", "WorkerTypeStatistics", "render_metrics"]
+    from orbtrio.engine.exchange import Exchange
+    from orbtrio.engine.resources import ResourceStore
+    from orbtrio.engine.sessions import Sessions
+
+__all__ = ["EngineStatistics", "WorkerStatistics", "WorkerTypeStatistics", "render_metrics", "snapshot"]
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +91,49 @@ class EngineStatistics:
     worker_types: tuple[WorkerTypeStatistics, ...]
 
 
+def snapshot(exchange: Exchange, sessions: Sessions, store: ResourceStore) -> EngineStatistics:
+    """Read all counts of an engine."""
+    counters = exchange.counters
+    files = store.statistics
+    pools = list(exchange.dispatcher.pools)
+    return EngineStatistics(
+        clients=sessions.clients,
+        open_jobs=exchange.open_jobs,
+        accepted=counters.accepted,
+        answered=counters.answered,
+        abandoned=counters.abandoned,
+        ended=dict(counters.ended),
+        refused=dict(counters.refused),
+        redelivered=counters.redelivered,
+        outputs_dropped=counters.outputs_dropped,
+        registrations_refused=sessions.refusals,
+        peer_errors=sessions.peer_errors,
+        connections_lost=sessions.lost,
+        files=files.files,
+        file_bytes=files.bytes,
+        workers=tuple(
+            WorkerStatistics(
+                name=queue.name,
+                worker_type=queue.worker_type,
+                queued=queue.jobs_waiting,
+                unanswered=queue.jobs_in_flight,
+                jobs=queue.jobs_answered,
+                batches=queue.batches_sent,
+                batches_answered=queue.batches_answered,
+                batch_seconds=queue.batch_seconds,
+            )
+            for pool in pools
+            for queue in pool.workers
+        ),
+        worker_types=tuple(
+            WorkerTypeStatistics(
+                worker_type=pool.worker_type, workers=len(pool.workers), queued=pool.jobs_queued
+            )
+            for pool in pools
+        ),
+    )
+
+
 class _EngineCollector(Collector):
     def __init__(self, statistics: Callable[[], EngineStatistics]) -> None:
         self._statistics = statistics
@@ -99,15 +147,27 @@ class _EngineCollector(Collector):
         yield _counter("orb_jobs_accepted", "Jobs accepted.", now.accepted)
         yield _counter("orb_jobs_answered", "Jobs answered by a worker.", now.answered)
         yield _counter("orb_jobs_abandoned", "Jobs whose client went away.", now.abandoned)
-        yield _counter("orb_jobs_redelivered", "Jobs sent again because their worker was lost.", now.redelivered)
-        yield _counter("orb_outputs_dropped", "Late, duplicate, foreign, unknown or malformed results.", now.outputs_dropped)
+        yield _counter(
+            "orb_jobs_redelivered", "Jobs sent again because their worker was lost.", now.redelivered
+        )
+        yield _counter(
+            "orb_outputs_dropped",
+            "Late, duplicate, foreign, unknown or malformed results.",
+            now.outputs_dropped,
+        )
         yield _counter("orb_registrations_refused", "Registrations refused.", now.registrations_refused)
-        yield _counter("orb_peer_errors", "Connections ended by a protocol error of the peer.", now.peer_errors)
-        yield _counter("orb_connections_lost", "Connections that ended without a close.", now.connections_lost)
+        yield _counter(
+            "orb_peer_errors", "Connections ended by a protocol error of the peer.", now.peer_errors
+        )
+        yield _counter(
+            "orb_connections_lost", "Connections that ended without a close.", now.connections_lost
+        )
         yield _by_label("orb_jobs_ended", "Accepted jobs that the engine ended itself.", "kind", now.ended)
         yield _by_label("orb_jobs_refused", "Jobs that were not accepted.", "kind", now.refused)
 
-        types = GaugeMetricFamily("orb_queued_jobs", "Accepted jobs not yet sent to a worker.", labels=["type"])
+        types = GaugeMetricFamily(
+            "orb_queued_jobs", "Accepted jobs not yet sent to a worker.", labels=["type"]
+        )
         counts = GaugeMetricFamily("orb_workers", "Connected workers.", labels=["type"])
         for kind in now.worker_types:
             types.add_metric([kind.worker_type], kind.queued)

@@ -37,7 +37,9 @@ class Bench:
     def __init__(self, *, affinity_field: str | None = None, max_queued: int = 1000) -> None:
         self.table = JobTable()
         self.too_large: list[Job] = []
-        self.pool = Pool("t", affinity_field=affinity_field, max_queued=max_queued, too_large=self.refuse_large)
+        self.pool = Pool(
+            "t", affinity_field=affinity_field, max_queued=max_queued, too_large=self.refuse_large
+        )
         self.requester = FakeRequester()
         self.numbers = itertools.count()
         self.sent: dict[WorkerQueue, list[list[str]]] = {}
@@ -67,7 +69,9 @@ class Bench:
             number = next(self.numbers)
             name = f"{number:05}"
             wire = codec.encode_job(name, {"x": "x" * size})
-            jobs.append(Job(number, name, name, name, self.requester, b"", "t", key, wire, now, now + 300, self.pool))
+            jobs.append(
+                Job(number, name, name, name, self.requester, b"", "t", key, wire, now, now + 300, self.pool)
+            )
             self.table.accept(jobs[-1])
             self.pool.jobs_queued += 1
         return jobs
@@ -109,7 +113,7 @@ def names(jobs: Sequence[Job]) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-# -------------------------------------------------------------------------------------------------------- batching
+# ---------------------------------------------------------------------------------------------- batching
 
 
 async def test_full_batch_leaves_at_once(autojump_clock: MockClock) -> None:
@@ -120,7 +124,9 @@ async def test_full_batch_leaves_at_once(autojump_clock: MockClock) -> None:
     bench.check_books()
 
 
-async def test_partial_batch_leaves_when_its_oldest_job_has_waited_max_latency(autojump_clock: MockClock) -> None:
+async def test_partial_batch_leaves_when_its_oldest_job_has_waited_max_latency(
+    autojump_clock: MockClock,
+) -> None:
     """P-10: later jobs do not restart the clock."""
     bench = Bench()
     worker = bench.worker(max_batch_size=100, max_latency=0.2)
@@ -149,7 +155,11 @@ async def test_steady_trickle_never_waits_longer_than_max_latency(autojump_clock
             await trio.sleep(0.05)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    waits = [at - accepted[name] for at, batch in zip(bench.times, bench.sent[worker], strict=True) for name in batch]
+    waits = [
+        at - accepted[name]
+        for at, batch in zip(bench.times, bench.sent[worker], strict=True)
+        for name in batch
+    ]
     assert len(waits) == 100
     assert max(waits) <= 0.2 + 1e-6
 
@@ -235,7 +245,7 @@ async def test_large_job_goes_to_the_worker_that_takes_it(autojump_clock: MockCl
     bench.check_books()
 
 
-# ----------------------------------------------------------------------------------------------------------- credit
+# ------------------------------------------------------------------------------------------------ credit
 
 
 async def test_credit_keeps_the_rest_queued_until_a_batch_is_answered(autojump_clock: MockClock) -> None:
@@ -285,7 +295,7 @@ async def test_idle_worker_helps_one_whose_credit_is_spent(autojump_clock: MockC
     bench.check_books()
 
 
-# ------------------------------------------------------------------------------------------------------------ eager
+# ------------------------------------------------------------------------------------------------- eager
 
 
 async def test_lone_job_leaves_at_once_to_an_eager_worker_that_is_idle(autojump_clock: MockClock) -> None:
@@ -309,7 +319,7 @@ async def test_eager_workers_share_a_list_evenly(autojump_clock: MockClock) -> N
     assert [bench.sent[worker] and len(bench.sent[worker][0]) for worker in workers] == [2, 2, 2, 2]
 
 
-# ------------------------------------------------------------------------------------------------------ distribution
+# ------------------------------------------------------------------------------------------ distribution
 
 
 async def test_stock_workers_of_one_type_share_evenly(autojump_clock: MockClock) -> None:
@@ -373,7 +383,9 @@ async def test_key_stays_with_its_worker_in_order(autojump_clock: MockClock) -> 
     for round_ in range(10):
         for key in "abcdef":
             (job,) = bench.deal(1, key=key)
-            (home,) = [worker for worker in workers if bench.sent[worker] and bench.sent[worker][-1] == [job.job_id]]
+            (home,) = [
+                worker for worker in workers if bench.sent[worker] and bench.sent[worker][-1] == [job.job_id]
+            ]
             homes.setdefault(key, set()).add(home)
         if round_ % 3 == 0:
             bench.answer(workers[0], batches=2)
@@ -396,7 +408,11 @@ async def test_key_moves_with_its_jobs_when_its_worker_is_lost(autojump_clock: M
     bench.lose(first)
     bench.deal(1, key="a")
     received = [name for batch in bench.sent[second] for name in batch]
-    own = names(jobs[3:]) if len(bench.sent[first]) == 3 and bench.sent[first][0] == [jobs[0].job_id] else names(jobs[:3])
+    own = (
+        names(jobs[3:])
+        if len(bench.sent[first]) == 3 and bench.sent[first][0] == [jobs[0].job_id]
+        else names(jobs[:3])
+    )
     assert received[:3] == own
     assert received[3:6] == sorted(received[3:6])
     assert len(received) == 7
@@ -412,7 +428,9 @@ async def test_full_queue_of_a_keys_worker_has_no_room_for_that_key(autojump_clo
     assert bench.pool.has_room("b")
 
 
-async def test_least_recently_used_key_is_forgotten(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_least_recently_used_key_is_forgotten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("orbtrio.engine.dispatch._MAX_AFFINITY_KEYS", 3)
     bench = Bench(affinity_field="k")
     bench.worker()
@@ -422,7 +440,7 @@ async def test_least_recently_used_key_is_forgotten(autojump_clock: MockClock, m
     assert list(bench.pool._keys) == ["c", "a", "d"]
 
 
-# ------------------------------------------------------------------------------------------------------------- loss
+# -------------------------------------------------------------------------------------------------- loss
 
 
 async def test_lost_workers_jobs_go_to_the_front_in_their_old_order(autojump_clock: MockClock) -> None:
@@ -498,7 +516,7 @@ async def test_requeued_older_job_brings_the_alarm_forward(autojump_clock: MockC
         nursery.cancel_scope.cancel()
 
 
-# -------------------------------------------------------------------------------------------------------- dispatcher
+# -------------------------------------------------------------------------------------------- dispatcher
 
 
 async def test_dispatcher_deals_each_type_to_its_own_workers(autojump_clock: MockClock) -> None:
@@ -526,18 +544,22 @@ async def test_dispatcher_deals_each_type_to_its_own_workers(autojump_clock: Moc
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_books_agree_after_any_events(data: st.DataObject) -> None:
-    """Any order of dealing, answering, losing, abandoning, expiring: nothing lost, nothing twice, all counts true."""
+    """Any order of events: nothing lost, nothing twice, all counts true."""
 
     async def main() -> None:
         affine = data.draw(st.booleans())
         bench = Bench(affinity_field="k" if affine else None)
         dealt: list[Job] = []
         for _ in range(data.draw(st.integers(1, 25))):
-            event = data.draw(st.sampled_from(["deal", "deal", "worker", "answer", "lose", "abandon", "expire", "sleep"]))
+            event = data.draw(
+                st.sampled_from(["deal", "deal", "worker", "answer", "lose", "abandon", "expire", "sleep"])
+            )
             workers = bench.pool.workers
             if event == "deal":
                 key = data.draw(st.sampled_from("abc")) if affine else None
-                dealt += bench.deal(data.draw(st.integers(1, 40)), key=key, size=data.draw(st.sampled_from([0, 300])))
+                dealt += bench.deal(
+                    data.draw(st.integers(1, 40)), key=key, size=data.draw(st.sampled_from([0, 300]))
+                )
             elif event == "worker":
                 bench.worker(
                     max_batch_size=data.draw(st.integers(1, 8)),

@@ -1,4 +1,4 @@
-"""The job table, without trio: every cell of its transition table, then any sequence of events against a model."""
+"""The job table, without trio: every cell of its transition table, then any sequence of events."""
 
 from __future__ import annotations
 
@@ -112,7 +112,9 @@ def end(bench: Bench) -> bool:
         (SETTLED, end, SETTLED, False),
     ],
 )
-def test_every_cell_of_the_table(before: JobState, event: Callable[[Bench], bool], after: JobState, won: bool) -> None:
+def test_every_cell_of_the_table(
+    before: JobState, event: Callable[[Bench], bool], after: JobState, won: bool
+) -> None:
     bench = Bench(before)
     assert event(bench) is won
     assert bench.job.state is after
@@ -125,7 +127,12 @@ def test_every_cell_of_the_table(before: JobState, event: Callable[[Bench], bool
 def test_claim_records_the_batch_and_counts_the_delivery() -> None:
     bench, batch = Bench(QUEUED), Batch(1.0)
     bench.job.claim(batch)
-    assert (bench.job.state, bench.job.batch, batch.jobs, bench.job.deliveries) == (IN_FLIGHT, batch, [bench.job], 1)
+    assert (bench.job.state, bench.job.batch, batch.jobs, bench.job.deliveries) == (
+        IN_FLIGHT,
+        batch,
+        [bench.job],
+        1,
+    )
 
 
 def test_only_the_current_owner_may_answer() -> None:
@@ -187,7 +194,9 @@ class JobTableMachine(RuleBasedStateMachine):
         new = []
         for _ in range(count):
             name = f"job-{len(self.jobs)}"
-            new.append(make_job(name, self.requesters[requester], self.owners[owner], deadline=self.now + 300.0))
+            new.append(
+                make_job(name, self.requesters[requester], self.owners[owner], deadline=self.now + 300.0)
+            )
             self.jobs.append(new[-1])
             self.table.accept(new[-1])
         return multiple(*new)
@@ -244,7 +253,9 @@ class JobTableMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_table_holds_what_may_still_be_answered(self) -> None:
-        assert {job.job_id for job in self.table} == {job.job_id for job in self.jobs if job.state is not SETTLED}
+        assert {job.job_id for job in self.table} == {
+            job.job_id for job in self.jobs if job.state is not SETTLED
+        }
 
 
 TestJobTable = JobTableMachine.TestCase

@@ -1,0 +1,20 @@
+"""orbtrio: a worker fabric on Trio that feeds model workers in batches, over the ORB Worker Protocol.
+
+Follow one job through the code:
+
+| | where | what comes out |
+|---|---|---|
+| 1 | `transport.Transport.receive` | bytes of whole messages |
+| 2 | `protocol.codec.decode` | `WorkerRequest`, valid by construction |
+| 3 | `protocol.connection.Connection.receive` | the same, legal in this state |
+| 4 | `engine.sessions.Sessions` | a client's request, handed on |
+| 5 | `engine.resources.ResourceStore.hold` | resources as files, with claims |
+| 6 | `engine.exchange.Exchange.accept` | `Job`s, QUEUED, in their encoded wire form, deadline running |
+| 7 | `engine.dispatch.Dispatcher` | dealt to the queue of one worker |
+| 8 | `engine.queues.WorkerQueue.send_due` | jobs IN_FLIGHT, a batch for one worker |
+| 9 | `transport.Flusher.flush` | bytes to the worker |
+| 10 | `worker.run_worker` | handler(inputs) -> outputs, as bytes back |
+| 11 | `engine.exchange.Exchange.answer`, `engine.jobs.JobTable.answer` | SETTLED; the job is handed back, once |
+| 12 | `engine.sessions.RemoteClient.deliver` | the response as bytes, joined with its neighbours |
+| 13 | `client.Client.submit` | the output, or an exception |
+"""
