@@ -1,0 +1,364 @@
+"""A WebSocket connection: what a session does with it, and how it ends.
+
+However a connection ends, it ends once: `_lose` writes down why, closes the network, and thereby wakes
+whoever waits, who then finds the reason written down. Only what the peer did wrong takes another way:
+`RemoteProtocolError` out of `receive`, so that the session can close with the right code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import trio
+import trio_websocket
+
+from orbtrio.errors import ConnectionLost, RemoteProtocolError
+from orbtrio.transport.frames import FrameParser, encode_masked, frame_header
+from orbtrio.transport.incoming import ControlStream, Reader
+from orbtrio.transport.outgoing import Flusher, Writer
+from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, describe
+
+if TYPE_CHECKING:
+    from orbtrio.transport.incoming import ReadHead
+
+__all__ = ["Transport", "TransportLimits", "Upgrade"]
+
+logger = logging.getLogger("orbtrio.transport")
+
+Upgrade: TypeAlias = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[trio_websocket.WebSocketConnection]]
+
+
+@attrs.frozen(kw_only=True)
+class TransportLimits:
+    """What a connection may cost. Times in seconds.
+
+    Attributes:
+        max_message_bytes: Largest message to receive; `Transport.max_message_bytes` changes it later.
+        max_fragments: Most frames of one message.
+        max_buffered_bytes: Most unsent bytes; more, and the connection is cut.
+        handshake_timeout: To connect and to upgrade, together.
+        close_timeout: To send what is queued, and to hear the peer's close frame.
+        write_timeout: In which at least one byte must leave, if any wait to.
+        message_timeout: In which a message that has begun must go on.
+        ping_interval: Silence after which the peer is asked for a sign of life.
+        ping_timeout: In which any byte must come then.
+    """
+
+    max_message_bytes: int = 16 << 20
+    max_fragments: int = 1024
+    max_buffered_bytes: int = 64 << 20
+    handshake_timeout: float = 5.0
+    close_timeout: float = 2.0
+    write_timeout: float = 10.0
+    message_timeout: float = 30.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+
+
+class Transport:
+    """One end of a WebSocket connection; made by `open_server_transport` and `open_client_transport`.
+
+    Attributes:
+        peer: The other end, for logs.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        *,
+        server: bool,
+        peer: str,
+        limits: TransportLimits,
+        read_head: ReadHead,
+        flusher: Flusher | None = None,
+    ) -> None:
+        self.peer = peer
+        self._pipe = pipe
+        self._server = server
+        self._limits = limits
+        self._parser = FrameParser(
+            masked=server, max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments
+        )
+        self._reader = Reader(pipe, self._parser)
+        self._writer = Writer(
+            pipe,
+            max_bytes=limits.max_buffered_bytes,
+            timeout=limits.write_timeout,
+            lose=self._lose,
+            flusher=flusher,
+        )
+        self._control = ControlStream(
+            pipe,
+            self._reader,
+            self._writer,
+            read_head=read_head,
+            masked=server,
+            lose=self._lose,
+            finish=self._finish,
+        )
+        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._services = trio.CancelScope()
+        self._opened = trio.Event()
+        self._violation: RemoteProtocolError | None = None
+        # What we said when we began to close, and why the connection is over.
+        self._farewell: tuple[str, int] | None = None
+        self._closing_scope = trio.CancelScope()
+        self._loss: tuple[str, int | None] | None = None
+        self._ended = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._loss else "closing" if self._farewell else "open"
+        return f"<Transport {self.peer}, {state}, {self._writer.unsent} bytes unsent>"
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest message to receive; holds for all that has not been parsed yet."""
+        return self._parser.max_message_bytes
+
+    @max_message_bytes.setter
+    def max_message_bytes(self, size: int) -> None:
+        self._parser.max_message_bytes = size
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes queued that the network has not taken."""
+        return self._writer.unsent
+
+    @property
+    def last_received(self) -> float:
+        """When the last byte came, in Trio's time."""
+        return self._reader.last_received
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over or being closed from here."""
+        return self._loss is not None or self._farewell is not None
+
+    # ---- messages
+
+    async def receive(self, *, most: int | None = None) -> list[bytes]:
+        """Wait for messages: every whole binary message that one read brought, at least one.
+
+        Args:
+            most: Return at most so many. The rest stays unparsed, so that `max_message_bytes` may change
+                in between.
+
+        Raises:
+            RemoteProtocolError: the peer broke the rules of WebSocket or a limit; close with its code.
+            ConnectionLost: the peer closed or vanished, or the connection was given up.
+
+        For one task at a time. Cancelling loses nothing.
+        """
+        if self._parser.unparsed:
+            await trio.lowlevel.checkpoint()
+        while True:
+            if self._farewell is not None:
+                await self._ended.wait()
+            if self._loss is not None:
+                raise self._connection_lost()
+            if self._violation is not None:
+                raise self._violation
+            messages = self._reader.take(most)
+            if self._parser.control:
+                self._control.offer_nowait()
+            if messages:
+                return messages
+            if self._parser.control:
+                # trio-websocket lags behind a flood of pings, or behind a peer that reads no pongs.
+                await self._control.offer()
+            elif self._parser.close is not None:
+                await self._answer_close(self._parser.close)
+            else:
+                await self._read()
+
+    async def _read(self) -> None:
+        try:
+            if not await self._reader.read():
+                self._lose("the peer hung up without a close frame")
+        except Interrupted:
+            pass
+        except BROKEN as error:
+            self._lose(describe(error))
+
+    async def _answer_close(self, frame: bytes) -> None:
+        with trio.move_on_after(self._limits.close_timeout) as patience:
+            await self._control.offer_close(frame)
+            await self._ended.wait()
+        if patience.cancelled_caught:
+            self._finish()
+
+    def queue(self, *parts: bytes) -> None:
+        """Add a binary message, given in parts, to what the next flush writes; never blocks, never raises.
+
+        Dropped if the connection is over, as whoever receives will hear. If more than
+        `max_buffered_bytes` gather, the connection is cut.
+        """
+        if self._farewell is not None:
+            return
+        if self._server:
+            size = sum(map(len, parts))
+            header = frame_header(size)
+            self._writer.add(len(header) + size, header, *parts)
+        else:
+            header, payload = encode_masked(b"".join(parts))
+            self._writer.add(len(header) + len(payload), header, payload)
+
+    def flush(self) -> None:
+        """Write what is queued in one system call; never blocks, never raises.
+
+        What the network does not take at once, a task writes.
+        """
+        self._writer.flush()
+
+    def send(self, *parts: bytes) -> None:
+        """`queue`, then `flush`."""
+        self.queue(*parts)
+        self.flush()
+
+    async def wait_sent(self, below: int = 0) -> None:
+        """Wait until at most `below` bytes are unsent.
+
+        Raises:
+            ConnectionLost: the connection ended first.
+        """
+        await self._writer.wait(below)
+        if self._loss is not None:
+            raise self._connection_lost()
+
+    # ---- the end
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send what is queued and a close frame, and wait for the peer's; `close_timeout` at most.
+
+        Idempotent, never raises. Cancelling does not shorten it: a peer must hear why it is sent away.
+        """
+        with trio.CancelScope(shield=True):
+            if self._websocket is None:
+                self.abort()
+            elif self._loss is None and self._farewell is None:
+                self.flush()
+                self._farewell = reason or "closed from here", code
+                self._control.take_over()
+                self._pipe.interrupt()
+                self._closing_scope.deadline = trio.current_time() + self._limits.close_timeout
+                with self._closing_scope:
+                    await self._websocket.aclose(code, reason or None)
+                self._finish()
+            await self._ended.wait()
+            await self._pipe.aclose()
+
+    def abort(self, reason: str = "aborted from here") -> None:
+        """End the connection at once and drop what is unsent; idempotent, never raises."""
+        self._lose(reason)
+
+    def _lose(self, reason: str, code: int | None = None) -> None:
+        if self._loss is not None:
+            return
+        self._loss = reason, code
+        logger.debug("%s: connection ended: %s", self.peer, reason)
+        self._writer.stop()
+        self._control.shut()
+        self._pipe.close()
+        self._ended.set()
+        self._closing_scope.cancel()
+        if not self._opened.is_set():
+            self._services.cancel()
+
+    # After a close handshake, whoever began it, or when one was given up.
+    def _finish(self) -> None:
+        if self._farewell is not None:
+            self._lose(*self._farewell)
+        elif self._parser.close is not None:
+            self._lose(self._parser.close_reason or "closed by the peer", self._parser.close_code)
+        else:
+            self._lose("not a WebSocket peer")
+
+    def _connection_lost(self) -> ConnectionLost:
+        assert self._loss is not None
+        reason, code = self._loss
+        return ConnectionLost(reason, code=code)
+
+    # ---- services
+
+    async def run(self, upgrade: Upgrade, deadline: float) -> None:
+        """Make the connection and keep it until it ends; whoever opens the transport starts this task.
+
+        Once it is open, cancelling from outside does not reach in here: `close` needs these tasks, to
+        send what is queued and to hear the peer, exactly when the session has been cancelled.
+        """
+        try:
+            with self._services:
+                async with trio.open_nursery() as nursery:
+                    self._writer.nursery = nursery
+                    with trio.move_on_at(deadline):
+                        self._websocket = await upgrade(nursery, self._control)
+                    if self._websocket is not None:
+                        self._services.shield = True
+                        nursery.start_soon(self._keep_alive, self._websocket)
+                        nursery.start_soon(self._watch_progress)
+                        self._opened.set()
+                        await self._ended.wait()
+                    nursery.cancel_scope.cancel()
+        # What hostile bytes make trio-websocket and h11 raise, UnicodeDecodeError among it, ends this
+        # connection and nothing else.
+        except* Exception as group:
+            self._lose(f"no WebSocket handshake: {describe(group)}")
+        finally:
+            self._lose("no WebSocket handshake in time")
+            self._opened.set()
+            with trio.CancelScope(shield=True):
+                await self._pipe.aclose()
+
+    async def wait_opened(self) -> None:
+        """Wait for the opening handshake.
+
+        Raises:
+            ConnectionLost: it failed.
+        """
+        await self._opened.wait()
+        if self._websocket is None:
+            raise self._connection_lost()
+
+    # Ask a silent peer for a sign of life, and give up on one that gives none (F-06, F-10). Any byte is
+    # one; a peer that sends without being asked is not asked.
+    async def _keep_alive(self, websocket: trio_websocket.WebSocketConnection) -> None:
+        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        while True:
+            await trio.sleep_until(self._reader.last_received + interval)
+            asked = trio.current_time()
+            if asked < self._reader.last_received + interval:
+                continue
+            try:
+                # Left to itself, ping() waits for ever for a peer that is gone.
+                with trio.move_on_after(timeout):
+                    await websocket.ping()
+            except trio_websocket.ConnectionClosed:
+                return
+            if await self._is_listening() and self._reader.last_received < asked:
+                self._lose(f"no answer to ping within {timeout:g} s")
+
+    # Cut off a peer that stops half-way through a message: its beginning is memory of ours (B-21).
+    async def _watch_progress(self) -> None:
+        timeout = self._limits.message_timeout
+        while True:
+            now = trio.current_time()
+            since = self._reader.stalled_since
+            # A message that begins while we sleep is due after we wake.
+            await trio.sleep_until(
+                now + timeout if since is None or since + timeout <= now else since + timeout
+            )
+            since = self._reader.stalled_since
+            if await self._is_listening() and since is not None and since + timeout <= trio.current_time():
+                self._violation = RemoteProtocolError("a message stopped half-way", close_code=1008)
+                self._pipe.interrupt()
+                return
+
+    # A peer is silent only while somebody listens. If the session does other things, or the whole process
+    # was held up, its bytes are here and unread; a reader woken together with us gets its turn first.
+    async def _is_listening(self) -> bool:
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        return self._reader.waiting
