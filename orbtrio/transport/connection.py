@@ -8,27 +8,24 @@ whoever waits, who then finds the reason written down. Only what the peer did wr
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
-import trio_websocket
 
 from orbtrio.errors import ConnectionLost, RemoteProtocolError
 from orbtrio.transport.frames import FrameParser, encode_masked, frame_header
-from orbtrio.transport.incoming import ControlStream, Reader
+from orbtrio.transport.incoming import Reader
 from orbtrio.transport.outgoing import Flusher, Writer
 from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, describe
+from orbtrio.transport.websocket import ControlStream, ping
 
 if TYPE_CHECKING:
-    from orbtrio.transport.incoming import ReadHead
+    from orbtrio.transport.websocket import ReadHead, Upgrade, WebSocket
 
-__all__ = ["Transport", "TransportLimits", "Upgrade"]
+__all__ = ["Transport", "TransportLimits"]
 
 logger = logging.getLogger("orbtrio.transport")
-
-Upgrade: TypeAlias = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[trio_websocket.WebSocketConnection]]
 
 
 @attrs.frozen(kw_only=True)
@@ -99,7 +96,7 @@ class Transport:
             lose=self._lose,
             finish=self._finish,
         )
-        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._websocket: WebSocket | None = None
         self._services = trio.CancelScope()
         self._opened = trio.Event()
         self._violation: RemoteProtocolError | None = None
@@ -199,12 +196,13 @@ class Transport:
         if self._farewell is not None:
             return
         if self._server:
-            size = sum(map(len, parts))
-            header = frame_header(size)
-            self._writer.add(len(header) + size, header, *parts)
+            size = 0
+            for part in parts:
+                size += len(part)
+            self._writer.add(frame_header(size), parts, size)
         else:
             header, payload = encode_masked(b"".join(parts))
-            self._writer.add(len(header) + len(payload), header, payload)
+            self._writer.add(header, (payload,), len(payload))
 
     def flush(self) -> None:
         """Write what is queued in one system call; never blocks, never raises.
@@ -324,19 +322,16 @@ class Transport:
 
     # Ask a silent peer for a sign of life, and give up on one that gives none (F-06, F-10). Any byte is
     # one; a peer that sends without being asked is not asked.
-    async def _keep_alive(self, websocket: trio_websocket.WebSocketConnection) -> None:
+    async def _keep_alive(self, websocket: WebSocket) -> None:
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
         while True:
             await trio.sleep_until(self._reader.last_received + interval)
             asked = trio.current_time()
             if asked < self._reader.last_received + interval:
                 continue
-            try:
-                # Left to itself, ping() waits for ever for a peer that is gone.
-                with trio.move_on_after(timeout):
-                    await websocket.ping()
-            except trio_websocket.ConnectionClosed:
-                return
+            with trio.move_on_after(timeout):
+                if not await ping(websocket):
+                    return
             if await self._is_listening() and self._reader.last_received < asked:
                 self._lose(f"no answer to ping within {timeout:g} s")
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import trio
-import trio_websocket
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.errors import RemoteProtocolError
-from orbtrio.transport.connection import Transport, TransportLimits, Upgrade
+from orbtrio.transport.connection import Transport, TransportLimits
 from orbtrio.transport.dial import Target, read_answer
 from orbtrio.transport.pipes import Pipe, open_pipe
+from orbtrio.transport.websocket import accept_upgrade, request_upgrade
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from orbtrio.transport.outgoing import Flusher
+    from orbtrio.transport.websocket import Upgrade
 
 __all__ = ["open_client_transport", "open_server_transport"]
 
@@ -53,13 +54,9 @@ async def open_server_transport(
     async def read_head(pipe: Pipe) -> tuple[bytes, bytes]:
         return head[:end], head[end:]
 
-    async def upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
-        request = await trio_websocket.wrap_server_stream(nursery, control)
-        return await request.accept()
-
     pipe = _open_pipe(stream, limits)
     transport = Transport(pipe, server=True, peer=peer, limits=limits, read_head=read_head, flusher=flusher)
-    async with _run(transport, upgrade, trio.current_time() + limits.handshake_timeout):
+    async with _run(transport, accept_upgrade, trio.current_time() + limits.handshake_timeout):
         yield transport
 
 
@@ -90,16 +87,7 @@ async def open_client_transport(
     extra_headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
     deadline = trio.current_time() + limits.handshake_timeout
 
-    async def upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
-        return await trio_websocket.wrap_client_stream(
-            nursery,
-            # Any Stream does; the annotation names the two that trio-websocket opens itself.
-            cast("trio.SocketStream", control),
-            str(target),
-            target.resource,
-            extra_headers=extra_headers,
-        )
-
+    upgrade = request_upgrade(str(target), target.resource, extra_headers)
     stream = await target.connect(deadline, open_stream=open_stream, ssl_context=ssl_context)
     pipe = _open_pipe(stream, limits)
     transport = Transport(pipe, server=False, peer=str(target), limits=limits, read_head=read_answer)

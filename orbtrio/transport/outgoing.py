@@ -14,7 +14,7 @@ import trio
 from orbtrio.transport.pipes import BROKEN, Pipe, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Flusher", "Writer"]
 
@@ -57,12 +57,13 @@ class Writer:
         self._written = 0
         self._progress = trio.lowlevel.ParkingLot()
 
-    def add(self, size: int, *parts: bytes) -> None:
-        """Add parts, `size` bytes together, to what the next flush writes."""
+    def add(self, header: bytes, payload: Sequence[bytes] = (), size: int = 0) -> None:
+        """Add a frame to what the next flush writes: its header, and its payload in parts of together `size` bytes."""
         if self._stopped:
             return
-        self._parts += parts
-        self.unsent += size
+        self._parts.append(header)
+        self._parts += payload
+        self.unsent += len(header) + size
         if self.unsent > self._max_bytes:
             self._lose(f"the peer does not read: {self.unsent} bytes unsent")
         elif self._flusher is not None and not self._listed:
@@ -94,7 +95,7 @@ class Writer:
         Raises:
             trio.BrokenResourceError: the connection ended first.
         """
-        self.add(len(data), data)
+        self.add(data)
         due = self._written + self.unsent
         self.flush()
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,213 @@
+"""trio-websocket, and the ways round its traps; the only module that knows it.
+
+It does the upgrade, answers pings, and shakes hands at the end, on a network that is not one: `ControlStream`
+shows it control frames only, and of those only valid ones. While a connection is open the session reads the
+network, and control frames are handed over here; during the two handshakes nobody receives messages, and
+`ControlStream` reads for itself.
+
+The traps, all met: an invalid frame makes it hang up without a close frame; a ping that arrives after our close
+frame makes it raise; it waits for ever for a pong, for the answer to a close frame, and for an upgrade that ends in
+EOF; a refused upgrade ends in exceptions of three libraries. Nothing private of it is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import trio
+import trio_websocket
+
+from orbtrio.errors import ConnectionLost
+from orbtrio.transport.frames import FrameSkipper
+from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, describe
+
+if TYPE_CHECKING:
+    from orbtrio.transport.incoming import Reader
+    from orbtrio.transport.outgoing import Writer
+
+__all__ = ["ControlStream", "ReadHead", "Upgrade", "WebSocket", "accept_upgrade", "ping", "request_upgrade"]
+
+WebSocket: TypeAlias = trio_websocket.WebSocketConnection
+Upgrade: TypeAlias = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[WebSocket]]
+ReadHead: TypeAlias = Callable[[Pipe], Awaitable[tuple[bytes, bytes]]]
+
+_READ_BYTES: Final = 64 * 1024
+
+# Control frames that wait for trio-websocket before the session waits for it too. No honest peer sends so many at
+# once; a flood of pings is slowed down to the pace at which we answer (B-18).
+_QUEUED_FRAMES: Final = 64
+
+
+async def accept_upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> WebSocket:
+    """A server's side of the upgrade; an `Upgrade`."""
+    request = await trio_websocket.wrap_server_stream(nursery, control)
+    return await request.accept()
+
+
+def request_upgrade(host: str, resource: str, headers: list[tuple[bytes, bytes]]) -> Upgrade:
+    """A client's side of the upgrade."""
+
+    async def upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> WebSocket:
+        # Any Stream does; the annotation names the two that trio-websocket opens itself.
+        stream = cast("trio.SocketStream", control)
+        return await trio_websocket.wrap_client_stream(nursery, stream, host, resource, extra_headers=headers)
+
+    return upgrade
+
+
+async def ping(websocket: WebSocket) -> bool:
+    """Send a ping and wait for its pong; False if the connection is closing instead.
+
+    Waits for ever, so set a deadline. A ping given up leaves four bytes in trio-websocket, until the next pong: a
+    peer that never sends one but always something else in time costs us these every `ping_timeout`.
+    """
+    try:
+        await websocket.ping()
+    except trio_websocket.ConnectionClosed:
+        return False
+    return True
+
+
+class ControlStream(trio.abc.Stream):
+    """What trio-websocket takes for its network: a handshake, then control frames and nothing else.
+
+    Args:
+        pipe: The network.
+        reader: Whose control frames these are.
+        writer: Takes what trio-websocket sends.
+        read_head: Reads the other end's part of the opening handshake; returns it, and what came behind it.
+        masked: Whether the peer must mask its frames.
+        lose: Called with the reason when the handshake fails.
+        finish: Called when trio-websocket is done with the connection.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        reader: Reader,
+        writer: Writer,
+        *,
+        read_head: ReadHead,
+        masked: bool,
+        lose: Callable[[str], None],
+        finish: Callable[[], None],
+    ) -> None:
+        self._pipe = pipe
+        self._reader = reader
+        self._writer = writer
+        self._read_head: ReadHead | None = read_head
+        self._masked = masked
+        self._lose = lose
+        self._finish = finish
+        self._closing = False
+        self._shut = False
+        self._close_offered = False
+        self._close_taken = False
+        self._queue, self._frames = trio.open_memory_channel[bytes](_QUEUED_FRAMES)
+
+    # ---- the session's side
+
+    def offer_nowait(self) -> None:
+        """Hand control frames to trio-websocket, as far as there is room."""
+        frames = self._reader.parser.control
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            while frames:
+                self._queue.send_nowait(frames[0])
+                frames.popleft()
+
+    async def offer(self) -> None:
+        """Wait until there is room for one more control frame, and hand it over."""
+        frames = self._reader.parser.control
+        with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            await self._queue.send(frames[0])
+            frames.popleft()
+
+    async def offer_close(self, frame: bytes) -> None:
+        """Hand over the peer's close frame; trio-websocket answers it and calls `finish`."""
+        if not self._close_offered:
+            with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+                await self._queue.send(frame)
+            self._close_offered = True
+
+    def take_over(self) -> None:
+        """From now on no session reads any more: what trio-websocket still needs, it gets by reading."""
+        self._closing = True
+        self._queue.close()
+
+    def shut(self) -> None:
+        """The connection has ended."""
+        self._shut = True
+        self._queue.close()
+
+    # ---- trio-websocket's side
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next thing trio-websocket should know of."""
+        if self._read_head is not None:
+            return await self._handshake(self._read_head)
+        if self._close_taken:
+            # It has had the peer's close frame and asks for more, so it has answered. RFC 6455 lets a
+            # client wait for the server to close TCP first; nothing is lost by not waiting.
+            self._finish()
+            return b""
+        with suppress(trio.EndOfChannel):
+            frame = await self._frames.receive()
+            # While this task was waiting for its turn, trio-websocket may have begun to close, and in
+            # that state a ping makes wsproto raise.
+            if not self._closing:
+                self._close_taken = frame is self._reader.parser.close
+                return frame
+        if self._shut:
+            raise trio.BrokenResourceError
+        self._close_taken = True
+        return await self._read_close()
+
+    async def _handshake(self, read_head: ReadHead) -> bytes:
+        self._read_head = None
+        try:
+            head, rest = await read_head(self._pipe)
+        except ConnectionLost as error:
+            self._lose(error.reason)
+        except BROKEN as error:
+            self._lose(f"{describe(error)} in the middle of the handshake")
+        else:
+            self._reader.parser.feed(rest)
+            return head
+        raise trio.BrokenResourceError
+
+    # The peer's close frame, b"" if there will be none; everything before it is dropped.
+    async def _read_close(self) -> bytes:
+        while self._reader.waiting:
+            # The session has been interrupted, but had no turn yet to leave.
+            await trio.lowlevel.checkpoint()
+        parser = self._reader.parser
+        if parser.close is not None:
+            return parser.close
+        skipper = FrameSkipper(masked=self._masked)
+        data = parser.leftover()
+        while (close := skipper.feed(data)) is None:
+            try:
+                data = await self._pipe.receive(_READ_BYTES)
+            except (*BROKEN, Interrupted):
+                raise trio.BrokenResourceError from None
+            if not data:
+                return b""
+        return close
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send behind what is queued; returns when the network has it.
+
+        A peer that floods pings and reads no pongs thus holds up its own pings, not our memory (B-19).
+        """
+        await self._writer.write(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Never called by trio-websocket."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Called by trio-websocket after the close handshake, or when it gives up on one."""
+        self._finish()
+        await trio.lowlevel.cancel_shielded_checkpoint()
