@@ -1,0 +1,265 @@
+"""From jobs to answers: calls a worker's handler so that every job gets exactly one entry, come what may.
+
+A handler is foreign code. It may be sync or async, take one input or a list, raise, return too few results or
+things that CBOR cannot carry. What to call next and what to make of the outcome is the same for all four
+kinds, so it is written once, as generators that yield the argument of each call and are sent its result, or
+thrown its exception (`_one_by_one`, `_together`). Two drivers run them: `_drive` in a thread, `_drive_async`
+in the event loop. Rejected: wrapping sync handlers as async ones, which costs a hop to a thread per job (100
+us) where this costs one per batch.
+
+Answers leave in rounds. A round ends when the batch is done or `_ROUND` has passed, so that a quick model
+answers a batch in one message, while the first result of a slow one does not wait for the thirty-first: it
+has a deadline, and a client.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
+
+from orbtrio.errors import InvalidMessage
+from orbtrio.protocol import codec
+
+if TYPE_CHECKING:
+    from orbtrio.protocol.messages import BatchJob
+
+__all__ = ["MAX_RESULT_BYTES", "BatchHandler", "Entry", "Handler", "HandlerRunner", "one_line"]
+
+logger = logging.getLogger("orbtrio.worker")
+
+Input: TypeAlias = dict[str, Any]
+Result: TypeAlias = Mapping[str, Any]
+Handler: TypeAlias = Callable[[Input], Result] | Callable[[Input], Awaitable[Result]]
+BatchHandler: TypeAlias = (
+    Callable[[list[Input]], Sequence[Result | Exception]]
+    | Callable[[list[Input]], Awaitable[Sequence[Result | Exception]]]
+)
+# A job's id and its encoded member of a ``worker_output``.
+Entry: TypeAlias = tuple[str, bytes]
+Answer: TypeAlias = Callable[[list[Entry]], Awaitable[None]]
+# Yields what to call the handler with, returns the entries of the round.
+_Round: TypeAlias = Generator[Any, Any, list[Entry]]
+
+# Spec, "Worker Output", sets no limit; the engine takes messages of 16 MiB. Room for the envelope is left.
+MAX_RESULT_BYTES: Final = 16 * 1024 * 1024 - 1024
+
+# Seconds of work after which what is done is answered. Far above a round's cost, and nobody waits for less.
+_ROUND: Final = 0.1
+
+# Error texts are for people, who may find them in a list of a thousand. The whole of it is in the worker's
+# log.
+_MAX_ERROR_TEXT: Final = 500
+
+
+class HandlerRunner:
+    """Runs one handler over batch after batch.
+
+    Args:
+        handler: Sync or async. Takes one input and returns its result, or, if `batched`, takes a list of
+            inputs and returns as many results, where an exception in a result's place is that job's error.
+        batched: Which of the two it is.
+        concurrency: How many calls may run at once.
+        max_batch_size: Most inputs of one call.
+    """
+
+    def __init__(
+        self, handler: Handler | BatchHandler, *, batched: bool, concurrency: int, max_batch_size: int
+    ) -> None:
+        self._handler: Callable[[Any], Any] = handler
+        self._is_async = _is_async(handler)
+        self._round = partial(_together, max_batch_size) if batched else _one_by_one
+        self._concurrency = concurrency
+        # Not Trio's own limiter: the forty threads of somebody's other work must not keep a model waiting,
+        # nor the reverse.
+        self._threads = trio.CapacityLimiter(concurrency)
+
+    async def run(self, jobs: Iterable[BatchJob], answer: Answer) -> None:
+        """Compute `jobs` in their order and pass the entries to `answer` as they get ready, one for each job.
+
+        Cancelling waits for the calls of a sync handler that are running, since threads cannot be stopped,
+        and skips the rest. Cancelled jobs are not answered.
+
+        Raises:
+            BaseException: only what is no `Exception`: those become errors of their jobs.
+        """
+        waiting = deque(_each_once(jobs))
+        if self._concurrency == 1:
+            await self._work(waiting, answer)
+            return
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(self._concurrency, len(waiting))):
+                nursery.start_soon(self._work, waiting, answer)
+
+    async def _work(self, waiting: deque[BatchJob], answer: Answer) -> None:
+        while waiting:
+            if self._is_async:
+                entries = await _drive_async(self._round(waiting, trio.current_time), self._handler)
+            else:
+                entries = await trio.to_thread.run_sync(
+                    _drive, self._round(waiting, time.monotonic), self._handler, limiter=self._threads
+                )
+            if entries:
+                await answer(entries)
+
+
+def _is_async(handler: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(type(handler), "__call__", None)  # noqa: B004  (not whether it can be called, but how)
+    )
+
+
+# An engine that names an id twice gets one answer: a second would be for a job that no longer exists.
+def _each_once(jobs: Iterable[BatchJob]) -> list[BatchJob]:
+    return list({job.job_id: job for job in jobs}.values())
+
+
+# --- What to call, and what to make of it -----------------------------------------------------------------
+
+
+def _one_by_one(waiting: deque[BatchJob], clock: Callable[[], float]) -> _Round:
+    entries: list[Entry] = []
+    until = clock() + _ROUND
+    while (job := _next(waiting)) is not None:
+        try:
+            result = yield job.input
+        except Exception as error:  # The handler's, thrown in by the driver: the job's error.
+            entries.append(_failed(job, error))
+        else:
+            entries.append(_answered(job, result))
+        if clock() >= until:
+            break
+    return entries
+
+
+def _together(most: int, waiting: deque[BatchJob], clock: Callable[[], float]) -> _Round:
+    jobs: list[BatchJob] = []
+    while len(jobs) < most and (job := _next(waiting)) is not None:
+        jobs.append(job)
+    if not jobs:
+        return []
+    try:
+        results = yield [job.input for job in jobs]
+    except Exception as error:  # The handler's, as above.
+        if len(jobs) == 1:
+            return [_failed(jobs[0], error)]
+        # Whose fault it was is unknown, so each has a second chance, alone. One bad job costs its batch some
+        # time and nothing else.
+        logger.warning("the handler raised %s; its %d jobs run one by one", _describe(error), len(jobs))
+    else:
+        return _matched(jobs, results)
+    entries: list[Entry] = []
+    for job in jobs:
+        entries += yield from _together(1, deque([job]), clock)
+    return entries
+
+
+def _next(waiting: deque[BatchJob]) -> BatchJob | None:
+    # Other threads take from the same deque: to ask first whether it is empty would be too early.
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
+def _drive(steps: _Round, handler: Callable[[Any], Any]) -> list[Entry]:
+    try:
+        argument = next(steps)
+        while True:
+            # Raises once the link is gone: nobody wants the rest.
+            trio.from_thread.check_cancelled()
+            try:
+                result = handler(argument)
+            except Exception as error:  # Foreign code: whatever it raises concerns its jobs only.
+                argument = steps.throw(error)
+            else:
+                argument = steps.send(result)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+async def _drive_async(steps: _Round, handler: Callable[[Any], Any]) -> list[Entry]:
+    try:
+        argument = next(steps)
+        while True:
+            # A handler without an await of its own must not keep pings from being answered.
+            await trio.lowlevel.checkpoint()
+            try:
+                result = await handler(argument)
+            except Exception as error:  # Foreign code, as above.
+                argument = steps.throw(error)
+            else:
+                argument = steps.send(result)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+
+
+# --- Entries ----------------------------------------------------------------------------------------------
+
+
+def _matched(jobs: list[BatchJob], results: Any) -> list[Entry]:
+    if not isinstance(results, Sequence) or isinstance(results, (str, bytes)):
+        problem = f"the handler returned {type(results).__name__}, not a list of results"
+    elif len(results) != len(jobs):
+        problem = f"the handler returned {len(results)} results for {len(jobs)} jobs"
+    else:
+        return [_answered(job, result) for job, result in zip(jobs, results, strict=True)]
+    return [_refused(job, problem) for job in jobs]
+
+
+def _answered(job: BatchJob, result: Any) -> Entry:
+    if isinstance(result, Exception):
+        return _failed(job, result)
+    if not isinstance(result, Mapping):
+        return _refused(job, f"the handler returned {type(result).__name__}, not a dict")
+    try:
+        entry = codec.output_entry(job.job_id, result)
+    except InvalidMessage as error:
+        return _refused(job, f"the result {one_line(error).removeprefix('output: ')}")
+    except Exception as error:  # A result is a foreign object too; encoding one calls its methods.
+        return _refused(job, f"the result cannot be encoded: {_describe(error)}")
+    if len(entry) > MAX_RESULT_BYTES:
+        return _refused(job, f"the result has {len(entry)} bytes, more than the {MAX_RESULT_BYTES} that fit")
+    return job.job_id, entry
+
+
+# The input's fault, or the model's.
+def _failed(job: BatchJob, error: Exception) -> Entry:
+    # `ValueError` itself is how a handler speaks to whoever sent the job. Anything else was not foreseen.
+    if type(error) is ValueError and str(error):
+        logger.info("job %r: %s", job.job_id, one_line(error))
+        return _error(job, one_line(error))
+    logger.error("job %r failed", job.job_id, exc_info=error)
+    return _error(job, _describe(error))
+
+
+# The handler's own fault: its author should hear of it.
+def _refused(job: BatchJob, problem: str) -> Entry:
+    logger.error("job %r: %s", job.job_id, problem)
+    return _error(job, problem)
+
+
+def _error(job: BatchJob, text: str) -> Entry:
+    return job.job_id, codec.output_entry(job.job_id, {"error": text})
+
+
+def _describe(error: BaseException) -> str:
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """The text of `error` for a log or an answer: one line, 500 characters at most, always encodable."""
+    try:
+        text = str(error)
+    except Exception:  # An exception is an object of the handler's as well, down to its __str__.
+        text = "its text cannot be shown"
+    # Lone surrogates, as in names of files that are not UTF-8, cannot be encoded.
+    text = " ".join(text.encode(errors="replace").decode().split())
+    return text if len(text) <= _MAX_ERROR_TEXT else f"{text[: _MAX_ERROR_TEXT - 1]}…"

@@ -1,0 +1,127 @@
+"""A worker as a program of its own: settings from the environment, a log on stderr, an end in good order.
+
+With this, ``python -m workers.<type>`` is a model and one call. The model is loaded before the worker
+registers, since jobs sent to a worker that is not ready would wait while others are idle.
+
+Signals: the first SIGTERM or SIGINT finishes the batch in hand, answers it, closes with 1000 and exits with
+    status 0. From then on
+signals have their system default again, so that the second one ends the process at once, even if handler or
+event loop hang.
+
+Spec: "Configuration", "Load models once".
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import trio
+
+from orbtrio._nursery import open_service_nursery
+from orbtrio.errors import ConfigError
+from orbtrio.worker.runtime import run_worker
+from orbtrio.worker.settings import VARIABLES, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orbtrio.worker.handlers import BatchHandler, Handler
+
+__all__ = ["run_program"]
+
+logger = logging.getLogger("orbtrio.worker")
+
+
+def run_program(
+    load: Callable[[WorkerSettings], Handler | BatchHandler],
+    *,
+    worker_type: str,
+    batched: bool = False,
+    concurrency: int = 1,
+    description: str | None = None,
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
+    """Be a worker program: read the environment, load the model, serve until a signal comes, exit.
+
+    Args:
+        load: Called once, in a thread, with the settings; returns the handler for `run_worker`. A
+            `ConfigError` that it raises is shown without a traceback, as those of the settings are.
+        worker_type: What to serve where ``WORKER_TYPE`` is unset.
+        batched: As in `run_worker`.
+        concurrency: As in `run_worker`.
+        description: First lines of ``--help``.
+        arguments: Instead of those of the command line.
+
+    Exits with 0 after a signal, with 2 if the settings cannot work.
+    """
+
+    def serve() -> None:
+        try:
+            settings = WorkerSettings.from_environ(worker_type=worker_type)
+            _log_to_stderr(settings.log_level)
+            trio.run(_serve, load, settings, batched, concurrency)
+        except ConfigError as error:
+            raise _Unusable(str(error)) from None
+
+    # Click wraps every paragraph that does not begin with \b, examples too.
+    description = (description or "").replace("\n\n    ", "\n\n\b\n    ")
+    command = click.Command(None, callback=serve, help=description, epilog=_variables(worker_type))
+    command.main(arguments)
+    raise AssertionError("click exits by itself")
+
+
+class _Unusable(click.ClickException):
+    exit_code = 2
+
+
+def _variables(worker_type: str) -> str:
+    lines = ["\b", "Environment:"]
+    for name, variable in VARIABLES.items():
+        default = worker_type if name == "WORKER_TYPE" else variable.default
+        lines.append(f"  {name:<15} {variable.help}" + (f" Default: {default}." if default else ""))
+    return "\n".join(lines)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level={"warn": "WARNING"}.get(level.lower(), level.upper()),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+async def _serve(
+    load: Callable[[WorkerSettings], Handler | BatchHandler],
+    settings: WorkerSettings,
+    batched: bool,
+    concurrency: int,
+) -> None:
+    stop = trio.Event()
+    loading = trio.CancelScope()
+    async with open_service_nursery() as nursery:
+        await nursery.start(_watch_signals, stop, loading)
+        with loading:
+            logger.info("loading the model for %s", settings.worker_type)
+            began = time.monotonic()
+            # Abandoned when a signal comes: nothing is in hand yet, and nothing waits for the thread at exit.
+            handler = await trio.to_thread.run_sync(load, settings, abandon_on_cancel=True)
+            logger.info("loaded in %.1f s", time.monotonic() - began)
+        if not loading.cancelled_caught:
+            await run_worker(handler, settings, batched=batched, concurrency=concurrency, stop=stop)
+    logger.info("stopped")
+
+
+async def _watch_signals(
+    stop: trio.Event, loading: trio.CancelScope, task_status: trio.TaskStatus[None]
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        number = await anext(aiter(signals))
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, signal.SIG_DFL)
+    logger.info("%s: finishing the batch in hand; a second signal ends at once", signal.Signals(number).name)
+    stop.set()
+    loading.cancel()

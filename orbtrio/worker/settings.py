@@ -1,0 +1,150 @@
+"""A worker's settings: the environment variables of the protocol, checked before anything else happens.
+
+A worker is started by somebody who sees one line of its log, so a wrong value must say which variable to
+change and to what. The variables, their defaults and their help stand in one table, `VARIABLES`:
+`from_environ` and ``--help`` both read it and cannot disagree. Workers take no options, because a command
+line shows in every process list and one of the values is a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from orbtrio.errors import ConfigError, InvalidMessage
+from orbtrio.protocol.messages import MAX_BATCH_SIZE, RegisterWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["VARIABLES", "Variable", "WorkerSettings"]
+
+_LOG_LEVELS: Final = ("debug", "info", "warn", "warning", "error")
+
+
+@attrs.frozen
+class Variable:
+    """An environment variable: its default as text (None: there is none) and what it does, for ``--help``."""
+
+    default: str | None
+    help: str
+
+
+VARIABLES: Final[Mapping[str, Variable]] = {
+    "WORKER_TYPE": Variable(None, "The queue to serve, as the engine's WORKER_TYPES knows it."),
+    "WORKER_SECRET": Variable(None, "Required: the engine's WORKER_SECRET."),
+    "SERVER_URL": Variable("ws://localhost:5000/ws", "Where the engine listens: ws:// or wss://."),
+    "MAX_BATCH_SIZE": Variable("32", "Most jobs that the model takes at once, 1 to 1000."),
+    "MAX_LATENCY_MS": Variable("30000", "Longest wait of a job for its batch to fill, in milliseconds."),
+    "MODEL_ID": Variable(None, "Which model to load; unset or 'builtin' for the one that the worker brings."),
+    "LOG_LEVEL": Variable("info", "debug, info, warn or error."),
+}
+
+
+def _not_empty(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
+    if not value:
+        name = attribute.name.upper()
+        raise ConfigError(f"{name} is not set. {VARIABLES[name].help}")
+
+
+def _worker_type(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
+    _not_empty(settings, attribute, value)
+    try:
+        RegisterWorker(worker_type=value, worker_secret="")
+    except InvalidMessage as error:
+        raise ConfigError(f"WORKER_TYPE is {value!r}: {error}") from None
+
+
+def _websocket_url(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # A port that is no number, or a bracket that is never closed.
+        valid = False
+    if not valid:
+        raise ConfigError(f"SERVER_URL is {value!r}: write it like ws://localhost:5000/ws or wss://host/ws")
+
+
+def _batch_size(settings: WorkerSettings, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 1 <= value <= MAX_BATCH_SIZE:
+        raise ConfigError(f"MAX_BATCH_SIZE is {value}: set it to a whole number from 1 to {MAX_BATCH_SIZE}")
+
+
+def _latency(settings: WorkerSettings, attribute: attrs.Attribute[float], value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"MAX_LATENCY_MS is {value * 1000:g}: set it to a number of milliseconds above 0")
+
+
+def _log_level(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
+    if value.lower() not in _LOG_LEVELS:
+        raise ConfigError(f"LOG_LEVEL is {value!r}: set it to one of debug, info, warn, error")
+
+
+@attrs.frozen(kw_only=True)
+class WorkerSettings:
+    """What a worker needs to know. Spec: "Environment Variables (Worker)".
+
+    Attributes:
+        worker_type: The queue it serves, e.g. ``"embedding"``.
+        worker_secret: Shared with the engine; kept out of repr and logs.
+        server_url: The engine's address.
+        max_batch_size: Most inputs that one call of a batched handler gets, 1 to 1000.
+        max_latency: Longest wait of a batch's oldest job, in seconds. Ours asks for `eager` batches, so jobs
+            wait only while it is busy; an engine without that extension makes them wait this long.
+        model_id: Which model to load; None for the builtin one. The runtime only carries it to ``load``.
+        log_level: Of the program's log: ``debug``, ``info``, ``warn`` or ``error``.
+
+    Raises:
+        ConfigError: a value cannot work; the text names the variable and what to set it to.
+    """
+
+    worker_type: str = attrs.field(validator=_worker_type)
+    worker_secret: str = attrs.field(repr=False, validator=_not_empty)
+    server_url: str = attrs.field(default="ws://localhost:5000/ws", validator=_websocket_url)
+    max_batch_size: int = attrs.field(default=32, validator=_batch_size)
+    max_latency: float = attrs.field(default=30.0, validator=_latency)
+    model_id: str | None = None
+    log_level: str = attrs.field(default="info", validator=_log_level)
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, str] | None = None, *, worker_type: str | None = None
+    ) -> WorkerSettings:
+        """Read the settings from the environment; a variable that is set but empty counts as unset.
+
+        Args:
+            environ: Instead of `os.environ`.
+            worker_type: What to serve where ``WORKER_TYPE`` is unset.
+
+        Raises:
+            ConfigError: a required variable is missing, or a value cannot work.
+        """
+        environ = os.environ if environ is None else environ
+        given = {name: environ[name] for name in VARIABLES if environ.get(name)}
+        values: dict[str, Any] = {
+            "worker_type": given.get("WORKER_TYPE", worker_type or ""),
+            "worker_secret": given.get("WORKER_SECRET", ""),
+        }
+        if "MAX_BATCH_SIZE" in given:
+            values["max_batch_size"] = _number("MAX_BATCH_SIZE", given, int)
+        if "MAX_LATENCY_MS" in given:
+            values["max_latency"] = _number("MAX_LATENCY_MS", given, float) / 1000
+        if given.get("MODEL_ID", "builtin") != "builtin":
+            values["model_id"] = given["MODEL_ID"]
+        for name in ("SERVER_URL", "LOG_LEVEL"):
+            if name in given:
+                values[name.lower()] = given[name]
+        return cls(**values)
+
+
+def _number(name: str, given: Mapping[str, str], kind: type[int] | type[float]) -> float:
+    try:
+        return kind(given[name])
+    except ValueError:
+        whole = "a whole number" if kind is int else "a number"
+        raise ConfigError(
+            f"{name} is {given[name]!r}: set it to {whole}, e.g. {VARIABLES[name].default}"
+        ) from None
