@@ -1,0 +1,330 @@
+"""A client's jobs from `submit` to their end: what waits, what the engine has, and what it will not take.
+
+No tasks, no clock, no sockets: others act, this module keeps the books.
+
+| a ticket is | sent | answered, expired, forgotten | link lost |
+|---|---|---|---|
+| waiting | carried | ended | - |
+| carried by a request of this link | - | ended | waiting, or suspected |
+| suspected | carried, alone in its request | ended | suspected |
+
+An ended ticket is in no table any more. It may still surface in a queue, which then skips it.
+
+**Poisonous jobs.** An engine that will not take a request closes the whole connection (1008, 1009), and with
+it go the requests of everybody else. To send all of it again would be to do that for ever, and the protocol
+acknowledges nothing, so the culprit is found by trial. Suspected are the jobs of every request of which no
+job has been answered yet, because a request is accepted whole or not at all. On the next link a group of them
+is sent, each in a request of its own, while everything else waits. If the link survives for `probe_time`,
+they are acquitted; if not, each half of the group is a group. A job that took down two links on which no
+other job could have been the reason is convicted. That takes a time that grows with the logarithm of what was
+in flight, and nobody innocent is ever convicted, however slow the engine: haste can only acquit, and who was
+acquitted too early will be caught again, with twice the patience.
+
+Rejected: one suspect per link (minutes with 512 in flight); blaming the last request sent (engines read
+ahead).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from orbtrio.errors import JobError, JobFailed, JobRefused, JobTimedOut
+from orbtrio.protocol.codec import request_parts, resource_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orbtrio.protocol.messages import Resource, WorkerResponse
+
+__all__ = ["Outbox", "Owner", "Ticket"]
+
+# Enough to make the cost of a frame vanish, and few enough that no engine chokes on one message.
+_MAX_JOBS: Final = 512
+
+# Around a resource's data: its id, its type, the names of the fields.
+_RESOURCE_OVERHEAD: Final = 128
+
+# Deadlines of ended jobs stay in the heap until there are so many more than living ones.
+_DEAD_DEADLINES: Final = 1024
+
+# To be alone on a link that was refused once may be chance.
+_CONVICTED: Final = 2
+
+_LONGEST_PROBE: Final = 8.0
+
+
+class Owner(Protocol):
+    """Whoever waits for tickets."""
+
+    def ended(self, ticket: Ticket) -> None:
+        """Take back a ticket that has its outcome. Called once, never blocks."""
+
+
+@attrs.define(eq=False)
+class _Request:
+    """One message of this link; `accepted` once any of its jobs was answered."""
+
+    jobs: int
+    accepted: bool = False
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """One job, from `Outbox.add` until its owner has it back.
+
+    Attributes:
+        client_job_id: Unique within the client, and the same however often it is sent.
+        wire: The encoded job.
+        resources: What its input refers to.
+        timeout: Seconds that its owner grants it.
+        deadline: When they are over.
+        owner: Who waits for it.
+        tag: The owner's own.
+        output: Its result, if it has one.
+        error: Why it has none.
+        strikes: Links that it took down with no other job to blame.
+    """
+
+    client_job_id: str
+    wire: bytes
+    resources: tuple[Resource, ...]
+    timeout: float
+    deadline: float
+    owner: Owner
+    tag: Any = None
+    output: dict[str, Any] | None = None
+    error: Exception | None = None
+    strikes: int = 0
+    _request: _Request | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, in its request and in memory."""
+        return len(self.wire) + sum(len(resource.data) + _RESOURCE_OVERHEAD for resource in self.resources)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the engine was sent it and may refuse it yet."""
+        return self._request is not None and not self._request.accepted
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has a request of its own."""
+        return self._request is not None and self._request.jobs == 1
+
+    def end(self, output: dict[str, Any] | None, error: Exception | None = None) -> None:
+        """Give it back to its owner, with one of the two."""
+        self.output = output
+        self.error = error
+        self.owner.ended(self)
+
+
+class Outbox:
+    """All jobs that have not ended.
+
+    Args:
+        max_request_bytes: A request holds more only if a single job does.
+        probe_time: Seconds within which an engine closes the connection on which it was sent what it will not
+            take.
+
+    Attributes:
+        carried: Requests sent on this link.
+        sent: Jobs sent, each time counted.
+        answered: Answers that somebody waited for.
+        dropped: Answers that nobody waited for (any more).
+    """
+
+    def __init__(self, *, max_request_bytes: int, probe_time: float) -> None:
+        self.probe_time = probe_time
+        self.carried = 0
+        self.sent = 0
+        self.answered = 0
+        self.dropped = 0
+        self._max_request_bytes = max_request_bytes
+        self._open: dict[str, Ticket] = {}
+        self._waiting: deque[Ticket] = deque()
+        self._deadlines: list[tuple[float, str, Ticket]] = []
+        self._suspects: deque[list[Ticket]] = deque()
+        self._on_trial: list[Ticket] = []
+        self._unaccepted = 0
+        self._acquitted: list[Ticket] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    # ---------------------------------------------------------------------------------------- from owner to
+    # end
+
+    def add(self, ticket: Ticket) -> None:
+        """Take a new job; it waits to be sent."""
+        self._open[ticket.client_job_id] = ticket
+        self._waiting.append(ticket)
+        heapq.heappush(self._deadlines, (ticket.deadline, ticket.client_job_id, ticket))
+        if len(self._deadlines) > 2 * len(self._open) + _DEAD_DEADLINES:
+            self._deadlines = [(each.deadline, each.client_job_id, each) for each in self._open.values()]
+            heapq.heapify(self._deadlines)
+
+    def answer(self, response: WorkerResponse) -> None:
+        """End the job that a response is for. If nobody waits (it is late, or not ours), drop it."""
+        client_job_id = response.client_job_id
+        # An engine may put anything into the id, even what cannot be a key.
+        ticket = self._open.pop(client_job_id, None) if type(client_job_id) is str else None
+        if ticket is None:
+            self.dropped += 1
+            return
+        self.answered += 1
+        request = ticket._request
+        if request is not None and not request.accepted:
+            request.accepted = True
+            self._unaccepted -= 1
+        output = response.output
+        # The engine's id, of no use to anybody here.
+        output.pop("id", None)
+        if output.get("error") is None:
+            ticket.end(output)
+        else:
+            ticket.end(None, _job_error(output))
+
+    def forget(self, ticket: Ticket) -> None:
+        """Its owner waits no longer. Does nothing if it has ended."""
+        self._open.pop(ticket.client_job_id, None)
+
+    def fail(self, make_error: Callable[[], Exception]) -> None:
+        """End every job, each with an error of its own: a shared one would gather the tracebacks of all."""
+        tickets = list(self._open.values())
+        self._open.clear()
+        for ticket in tickets:
+            ticket.end(None, make_error())
+
+    def owned_by(self, owner: Owner) -> list[Ticket]:
+        """What has not ended of an owner's jobs."""
+        return [ticket for ticket in self._open.values() if ticket.owner is owner]
+
+    @property
+    def next_deadline(self) -> float:
+        """When the next job expires; infinity if there is none."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in self._open:
+            heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else float("inf")
+
+    def expire(self, now: float) -> None:
+        """End the jobs whose time is over."""
+        while self.next_deadline <= now:
+            ticket = self._deadlines[0][2]
+            self.forget(ticket)
+            ticket.end(None, JobTimedOut(f"no answer within {ticket.timeout:g} s"))
+
+    # ---------------------------------------------------------------------------------------------- on the
+    # link
+
+    def next_request(self) -> list[bytes] | None:
+        """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits."""
+        tickets: list[Ticket] = []
+        known: set[str] = set()
+        size = 0
+        while self._waiting:
+            ticket = self._waiting[0]
+            if ticket.client_job_id in self._open:
+                size += len(ticket.wire)
+                for resource in ticket.resources:
+                    if resource.resource_id not in known:
+                        known.add(resource.resource_id)
+                        size += len(resource.data) + _RESOURCE_OVERHEAD
+                if tickets and (size > self._max_request_bytes or len(tickets) == _MAX_JOBS):
+                    break
+                tickets.append(ticket)
+            self._waiting.popleft()
+        return self._carry(tickets) if tickets else None
+
+    def _carry(self, tickets: list[Ticket]) -> list[bytes]:
+        request = _Request(len(tickets))
+        resources: dict[str, Resource] = {}
+        for ticket in tickets:
+            ticket._request = request
+            for resource in ticket.resources:
+                resources[resource.resource_id] = resource
+        self.carried += 1
+        self._unaccepted += 1
+        self.sent += len(tickets)
+        return request_parts(
+            [resource_entry(resource) for resource in resources.values()], [ticket.wire for ticket in tickets]
+        )
+
+    def link_lost(self, refusal: str = "") -> None:
+        """The link has ended: all that it carried must be sent again, except a job that is the reason.
+
+        Args:
+            refusal: What the engine said, if it ended the link because of something that we sent.
+        """
+        unproven = [ticket for ticket in self._open.values() if ticket.unproven]
+        if refusal and unproven:
+            self._accuse(unproven, refusal)
+        elif self._on_trial:
+            self._suspects.appendleft(self._on_trial)
+        self._on_trial = []
+        self._acquitted = []
+        self.carried = self._unaccepted = 0
+        suspected = {ticket for group in self._suspects for ticket in group}
+        self._waiting.clear()
+        for ticket in self._open.values():
+            ticket._request = None
+            if ticket not in suspected:
+                self._waiting.append(ticket)
+
+    # ---------------------------------------------------------------------------------------------------
+    # trials
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether there are groups to try before anything else may be sent."""
+        return bool(self._suspects)
+
+    def next_trial(self) -> list[list[bytes]]:
+        """The requests of the next group, one job in each; empty if nobody is suspected any more."""
+        while self._suspects:
+            self._on_trial = [
+                ticket for ticket in self._suspects.popleft() if ticket.client_job_id in self._open
+            ]
+            if self._on_trial:
+                return [self._carry([ticket]) for ticket in self._on_trial]
+        return []
+
+    def acquit(self) -> None:
+        """The link survived the group."""
+        self._acquitted += self._on_trial
+        self._on_trial = []
+
+    def _accuse(self, unproven: list[Ticket], refusal: str) -> None:
+        if any(ticket.unproven for ticket in self._acquitted):
+            # It may as well have been one of those: the engine is slower than we thought.
+            self.probe_time = min(2 * self.probe_time, _LONGEST_PROBE)
+        group = [
+            each for each in self._on_trial if each.unproven and each.client_job_id in self._open
+        ] or unproven
+        if len(group) > 1:
+            middle = len(group) // 2
+            self._suspects.extendleft((group[middle:], group[:middle]))
+            return
+        [ticket] = group
+        # What was cancelled meanwhile is in no list of ours, but the engine has it all the same.
+        ticket.strikes += self._unaccepted == 1 and ticket.alone
+        if ticket.strikes < _CONVICTED:
+            self._suspects.appendleft(group)
+        else:
+            self.forget(ticket)
+            text = f"the engine closed the connection twice when it was sent this job alone: {refusal}"
+            ticket.end(None, JobRefused("invalid_job", text))
+
+
+# The engine ends jobs itself only under a kind that was asked for at registration; without one it was the
+# worker.
+def _job_error(output: dict[str, Any]) -> JobError:
+    text, kind = str(output["error"]), output.get("error_kind")
+    if type(kind) is not str:
+        return JobFailed(text, output)
+    return JobTimedOut(text) if kind == "timeout" else JobRefused(kind, text)

@@ -1,0 +1,430 @@
+"""The client's books, without tasks or sockets: what is packed, what is sent again, who is convicted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orbtrio.client.outbox import Outbox, Ticket
+from orbtrio.errors import ConnectionLost, JobFailed, JobRefused, JobTimedOut
+from orbtrio.protocol.codec import decode, request_job
+from orbtrio.protocol.messages import Resource, WorkerRequest, WorkerResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PICTURE = Resource("image-1", "image", bytes(1000))
+
+
+class Owner:
+    """Keeps what it gets back."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+
+    def ended(self, ticket: Ticket) -> None:
+        self.tickets.append(ticket)
+
+    @property
+    def errors(self) -> dict[str, Exception | None]:
+        return {ticket.client_job_id: ticket.error for ticket in self.tickets}
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return Owner()
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox(max_request_bytes=10_000, probe_time=0.5)
+
+
+def add(
+    outbox: Outbox,
+    owner: Owner,
+    job_id: str,
+    *,
+    size: int = 0,
+    resources: tuple[Resource, ...] = (),
+    timeout: float = 1.0,
+) -> Ticket:
+    references = [{"__type": "resource-ref", "id": resource.resource_id} for resource in resources]
+    wire = request_job(job_id, "t", {"padding": bytes(size), "references": references})
+    ticket = Ticket(job_id, wire, resources, timeout, timeout, owner)
+    outbox.add(ticket)
+    return ticket
+
+
+def requests(outbox: Outbox) -> Iterator[WorkerRequest]:
+    while (parts := outbox.next_request()) is not None:
+        yield read(parts)
+
+
+def read(parts: list[bytes]) -> WorkerRequest:
+    message = decode(b"".join(parts))
+    assert isinstance(message, WorkerRequest)
+    assert not message.invalid
+    return message
+
+
+def sent(outbox: Outbox) -> list[list[str]]:
+    return [[job.client_job_id for job in request.jobs] for request in requests(outbox)]
+
+
+def answer(outbox: Outbox, job_id: Any, **output: Any) -> None:
+    outbox.answer(WorkerResponse(job_id, output))
+
+
+# --- Packing -----------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_packed_into_one_request_in_order(outbox: Outbox, owner: Owner) -> None:
+    for number in range(100):
+        add(outbox, owner, f"{number:02}")
+    assert sent(outbox) == [[f"{number:02}" for number in range(100)]]
+    assert outbox.next_request() is None
+    assert (len(outbox), outbox.sent, outbox.carried) == (100, 100, 1)
+
+
+def test_requests_stay_below_the_limit_and_a_larger_job_goes_alone(outbox: Outbox, owner: Owner) -> None:
+    for job_id, size in {"a": 4000, "b": 4000, "c": 4000, "d": 20_000, "e": 0}.items():
+        add(outbox, owner, job_id, size=size)
+    assert sent(outbox) == [["a", "b"], ["c"], ["d"], ["e"]]
+
+
+def test_a_request_has_at_most_512_jobs(outbox: Outbox, owner: Owner) -> None:
+    outbox = Outbox(max_request_bytes=1 << 30, probe_time=0.5)
+    for number in range(1025):
+        add(outbox, owner, str(number))
+    assert [len(jobs) for jobs in sent(outbox)] == [512, 512, 1]
+
+
+def test_identical_resources_travel_once_per_request(outbox: Outbox, owner: Owner) -> None:
+    other = Resource("document-1", "document", "Grüße".encode())
+    for job_id in "abcdefghijk":
+        add(outbox, owner, job_id, resources=(PICTURE,))
+    add(outbox, owner, "l", resources=(PICTURE, other))
+    [request] = requests(outbox)
+    assert request.resources == (PICTURE, other)
+    # The next request is another scope.
+    add(outbox, owner, "m", resources=(PICTURE,))
+    [request] = requests(outbox)
+    assert request.resources == (PICTURE,)
+
+
+def test_resources_count_for_the_limit_once(outbox: Outbox, owner: Owner) -> None:
+    large = Resource("image-2", "image", bytes(6000))
+    for job_id in "ab":
+        add(outbox, owner, job_id, resources=(large,))
+    add(outbox, owner, "c", resources=(Resource("image-3", "image", bytes(6000)),))
+    assert sent(outbox) == [["a", "b"], ["c"]]
+
+
+def test_a_forgotten_job_is_not_sent(outbox: Outbox, owner: Owner) -> None:
+    tickets = [add(outbox, owner, job_id) for job_id in "abc"]
+    outbox.forget(tickets[0])
+    outbox.forget(tickets[0])
+    outbox.forget(tickets[2])
+    assert sent(outbox) == [["b"]]
+    assert not owner.tickets
+
+
+# --- Ends --------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_ends_its_job_once_and_strangers_are_dropped(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "a")
+    assert sent(outbox) == [["a"]]
+    for job_id in ("a", "a", "never", 7, None, [], {"x": 1}):
+        answer(outbox, job_id, id="engine's", vector=[0.5])
+    [ticket] = owner.tickets
+    assert (ticket.output, ticket.error) == ({"vector": [0.5]}, None)
+    assert (outbox.answered, outbox.dropped, len(outbox)) == (1, 6, 0)
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "text"),
+    [
+        ({"error": "no such file", "partial": 1}, JobFailed, "no such file"),
+        ({"error": "x", "error_kind": None}, JobFailed, "x"),
+        ({"error": {"code": 7}}, JobFailed, "{'code': 7}"),
+        ({"error": "", "error_kind": 7}, JobFailed, ""),
+        ({"error": "too late", "error_kind": "timeout"}, JobTimedOut, "too late"),
+        ({"error": "full", "error_kind": "queue_full"}, JobRefused, "queue_full: full"),
+    ],
+)
+def test_errors_say_who_failed(
+    outbox: Outbox, owner: Owner, output: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    """P-24, P-31."""
+    add(outbox, owner, "a")
+    answer(outbox, "a", id="x", **output)
+    [ticket] = owner.tickets
+    assert type(ticket.error) is kind
+    assert str(ticket.error) == text
+    assert ticket.output is None
+    if isinstance(ticket.error, JobFailed):
+        assert ticket.error.output == output
+
+
+def test_a_null_error_is_none(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "a")
+    answer(outbox, "a", id="x", error=None, response="hello")
+    assert owner.tickets[0].output == {"error": None, "response": "hello"}
+
+
+def test_jobs_expire_in_order_of_their_deadlines(outbox: Outbox, owner: Owner) -> None:
+    for job_id, timeout in {"slow": 9.0, "quick": 1.0, "gone": 0.5, "even": 1.0}.items():
+        ticket = add(outbox, owner, job_id, timeout=timeout)
+    outbox.forget(ticket)
+    assert outbox.next_deadline == 0.5
+    outbox.expire(0.4)
+    assert not owner.tickets
+    answer(outbox, "gone")
+    assert outbox.next_deadline == 1.0
+    outbox.expire(1.0)
+    assert outbox.next_deadline == 9.0
+    outbox.expire(9.5)
+    assert outbox.next_deadline == float("inf")
+    assert [str(error) for error in owner.errors.values() if error] == [
+        "no answer within 1 s",
+        "no answer within 9 s",
+    ]
+
+
+def test_dead_deadlines_do_not_gather(outbox: Outbox, owner: Owner) -> None:
+    last = add(outbox, owner, "last", timeout=1e6)
+    for number in range(10_000):
+        outbox.forget(add(outbox, owner, str(number), timeout=300.0))
+    assert len(outbox._deadlines) < 1100
+    assert outbox.next_deadline == 300.0 or outbox.next_deadline == last.deadline
+
+
+def test_failing_all_gives_each_its_own_error(outbox: Outbox, owner: Owner) -> None:
+    for job_id in "ab":
+        add(outbox, owner, job_id)
+    outbox.fail(lambda: ConnectionLost("closed"))
+    first, second = owner.errors.values()
+    assert first is not second
+    assert not len(outbox)
+    assert sent(outbox) == []
+
+
+def test_jobs_are_found_by_their_owner(outbox: Outbox, owner: Owner) -> None:
+    mine = add(outbox, owner, "a")
+    add(outbox, Owner(), "b")
+    assert outbox.owned_by(owner) == [mine]
+
+
+# --- Lost links --------------------------------------------------------------------------------------------
+
+
+def test_after_a_lost_link_what_was_not_answered_is_sent_again_in_order(outbox: Outbox, owner: Owner) -> None:
+    for job_id in "abc":
+        add(outbox, owner, job_id)
+    assert sent(outbox) == [["a", "b", "c"]]
+    add(outbox, owner, "d")
+    answer(outbox, "b")
+    outbox.link_lost()
+    assert not outbox.suspicious
+    assert outbox.carried == 0
+    assert sent(outbox) == [["a", "c", "d"]]
+
+
+# --- Trials ------------------------------------------------------------------------------------------------
+
+
+def trial(outbox: Outbox) -> list[str]:
+    group = [read(parts) for parts in outbox.next_trial()]
+    assert all(len(request.jobs) == 1 for request in group)
+    return [request.jobs[0].client_job_id for request in group]
+
+
+def test_a_lone_job_that_is_refused_twice_is_convicted(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    outbox.link_lost("1009 resource too large")
+    assert outbox.suspicious
+    assert sent(outbox) == []
+    assert trial(outbox) == ["bad"]
+    outbox.link_lost("1009 resource too large")
+    error = owner.errors["bad"]
+    assert isinstance(error, JobRefused)
+    assert error.kind == "invalid_job"
+    assert "1009 resource too large" in error.text
+    assert not outbox.suspicious
+
+
+def test_jobs_of_an_accepted_request_are_not_suspected(outbox: Outbox, owner: Owner) -> None:
+    """P-20: a request is accepted whole or not at all."""
+    add(outbox, owner, "a")
+    add(outbox, owner, "b")
+    assert sent(outbox) == [["a", "b"]]
+    add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    answer(outbox, "a")
+    outbox.link_lost("1008")
+    assert sent(outbox) == [["b"]]
+    assert trial(outbox) == ["bad"]
+
+
+def test_a_refusal_without_suspects_only_reconnects(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "a")
+    add(outbox, owner, "b")
+    assert sent(outbox) == [["a", "b"]]
+    answer(outbox, "a")
+    outbox.link_lost("1008")
+    assert not outbox.suspicious
+    assert sent(outbox) == [["b"]]
+
+
+def test_to_be_refused_beside_a_cancelled_job_is_no_strike(outbox: Outbox, owner: Owner) -> None:
+    bad, good = add(outbox, owner, "bad"), add(outbox, owner, "good")
+    assert sent(outbox) == [["bad", "good"]]
+    outbox.forget(bad)
+    outbox.link_lost("1009")
+    assert good.strikes == 0
+    assert trial(outbox) == ["good"]
+
+
+def test_a_link_lost_without_refusal_does_not_end_a_trial(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    outbox.link_lost("1009")
+    assert trial(outbox) == ["bad"]
+    outbox.link_lost()
+    assert outbox.suspicious
+    assert trial(outbox) == ["bad"]
+    outbox.acquit()
+    assert trial(outbox) == []
+    assert not outbox.suspicious
+
+
+def test_suspects_that_ended_are_not_tried(outbox: Outbox, owner: Owner) -> None:
+    bad = add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    outbox.link_lost("1009")
+    outbox.forget(bad)
+    assert trial(outbox) == []
+
+
+def test_a_refusal_after_the_acquittal_doubles_the_patience(outbox: Outbox, owner: Owner) -> None:
+    for job_id in "abcd":
+        add(outbox, owner, job_id)
+    assert sent(outbox) == [["a", "b", "c", "d"]]
+    outbox.link_lost("1009")
+    assert trial(outbox) == ["a", "b"]
+    outbox.acquit()
+    assert trial(outbox) == ["c", "d"]
+    assert outbox.probe_time == 0.5
+    outbox.link_lost("1009")
+    assert outbox.probe_time == 1.0
+    # The acquitted wait with the others; the group is halved.
+    assert trial(outbox) == ["c"]
+
+
+def test_all_of_a_group_answered_the_refusal_is_about_those_acquitted_before(
+    outbox: Outbox, owner: Owner
+) -> None:
+    for job_id in "abcd":
+        add(outbox, owner, job_id)
+    assert sent(outbox) == [["a", "b", "c", "d"]]
+    outbox.link_lost("1009")
+    assert trial(outbox) == ["a", "b"]
+    outbox.acquit()
+    assert trial(outbox) == ["c", "d"]
+    answer(outbox, "c")
+    answer(outbox, "d")
+    outbox.link_lost("1009")
+    assert trial(outbox) == ["a"]
+
+
+class Engine:
+    """Refuses certain jobs, after a while; answers only what it accepted."""
+
+    def __init__(self, outbox: Outbox, poison: frozenset[str], lag: int) -> None:
+        self.outbox = outbox
+        self.poison = poison
+        self.lag = lag
+        self.links = 0
+
+    def run(self, *, answering: bool) -> None:
+        """Links until one survives."""
+        for self.links in itertools.count(1):
+            assert self.links < 200
+            refused = self._link(answering)
+            if not refused:
+                return
+            self.outbox.link_lost("1009 no")
+
+    # Whether the engine closed this link. Time is counted in trials that the client had patience for.
+    def _link(self, answering: bool) -> bool:
+        refused_in: float | None = None
+        accepted: list[str] = []
+
+        def deliver(request: WorkerRequest) -> None:
+            nonlocal refused_in
+            if refused_in is None:
+                jobs = [job.client_job_id for job in request.jobs]
+                if self.poison.intersection(jobs):
+                    refused_in = self.lag * 0.5
+                else:
+                    accepted.extend(jobs)
+
+        def wait(seconds: float) -> bool:
+            nonlocal refused_in
+            if refused_in is not None:
+                refused_in -= seconds
+            if answering:
+                for job_id in accepted:
+                    answer(self.outbox, job_id)
+                accepted.clear()
+            return refused_in is not None and refused_in < 0
+
+        while self.outbox.suspicious and (group := self.outbox.next_trial()):
+            for parts in group:
+                deliver(read(parts))
+            if wait(self.outbox.probe_time):
+                return True
+            self.outbox.acquit()
+        for request in requests(self.outbox):
+            deliver(request)
+        return wait(float("inf"))
+
+
+@given(
+    count=st.integers(1, 60),
+    poison=st.sets(st.integers(0, 59), max_size=3),
+    lag=st.integers(0, 6),
+    answering=st.booleans(),
+    per_request=st.integers(1, 12),
+)
+def test_exactly_the_poisonous_jobs_are_convicted(
+    count: int, poison: set[int], lag: int, answering: bool, per_request: int
+) -> None:
+    """However they are spread over requests, and however slow the engine is to refuse."""
+    outbox, owner = Outbox(max_request_bytes=100 * per_request, probe_time=0.5), Owner()
+    names = [str(number) for number in range(count)]
+    for name in names:
+        add(outbox, owner, name)
+    bad = frozenset(names).intersection(map(str, poison))
+
+    Engine(outbox, bad, lag).run(answering=answering)
+
+    assert {name for name, error in owner.errors.items() if error} == bad
+    assert len(outbox) == (0 if answering else count - len(bad))
+
+
+def test_one_poisonous_job_among_512_costs_few_links(outbox: Outbox, owner: Owner) -> None:
+    names = [str(number) for number in range(512)]
+    for name in names:
+        add(outbox, owner, name)
+    engine = Engine(outbox, frozenset({"317"}), lag=0)
+    engine.run(answering=False)
+    assert list(owner.errors) == ["317"]
+    assert engine.links <= 13
