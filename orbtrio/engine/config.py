@@ -46,9 +46,9 @@ __all__ = ["Config", "load", "settings_table"]
 _MIB: Final = 1 << 20
 _SECONDS: Final = seconds()
 
-_WORKER_TYPES: Final = tuple(
-    "embedding llm vlm caption object_detection segmentation video_segmentation motion_energy".split()
-    + "fast_embedding llm_fast".split()
+_WORKER_TYPES: Final = (
+    *("embedding", "llm", "vlm", "caption", "object_detection"),
+    *("segmentation", "video_segmentation", "motion_energy", "fast_embedding", "llm_fast"),
 )
 _AFFINITY: Final = {"video_segmentation": "cross_job_id", "motion_energy": "media_id"}
 

@@ -1,0 +1,169 @@
+"""``python -m orbtrio.engine``: settings, logs, signals and exit statuses around an `Engine`.
+
+Standard output gets one line, ``listening on ws://127.0.0.1:5000/ws``, once peers can connect; logs go to
+standard error. The first SIGTERM or SIGINT drains (P-26), the second ends at once.
+
+Exit status 0: it was told to stop. 1: it could not start, for want of a secret, a free port or the store. 2:
+its settings cannot be read. Anything else is a bug, with a traceback.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import logging.handlers
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from orbtrio._nursery import open_service_nursery
+from orbtrio.engine.config import load
+from orbtrio.engine.server import open_engine
+from orbtrio.errors import ConfigError, OrbError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from orbtrio.engine.config import Config
+    from orbtrio.engine.server import Engine
+
+__all__ = ["main"]
+
+_log = logging.getLogger("orbtrio.engine")
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_MAX_LOG_RECORDS: Final = 10_000
+_LOG_FLUSH_TIMEOUT: Final = 0.3
+
+
+class _CannotStart(Exception):
+    pass
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run an engine until it is told to stop.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        config = load(argv, environ)
+    except ConfigError as error:
+        print(f"error: {error}\nsee python -m orbtrio.engine --help", file=sys.stderr)
+        return 2
+    _raise_file_limit()
+    try:
+        with _logging(_LEVELS[config.log_level]):
+            trio.run(_serve, config)
+    except _CannotStart as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_service_nursery() as nursery, AsyncExitStack() as stack:
+            told_to_stop = trio.Event()
+            nursery.start_soon(_obey, signals, told_to_stop, nursery.cancel_scope)
+            try:
+                engine = await stack.enter_async_context(open_engine(config))
+            except OrbError as error:
+                raise _CannotStart(error) from error
+            except OSError as error:
+                where = f"SERVER_HOST={config.server_host} SERVER_PORT={config.server_port}"
+                raise _CannotStart(f"cannot listen at {where}: {error.strerror or error}") from error
+            nursery.start_soon(_drain, engine, told_to_stop)
+            _settle_memory()
+            address, *others = engine.addresses
+            print(f"listening on {address}", flush=True)
+            for other in others:
+                _log.info("listening on %s, too", other)
+            await engine.wait_stopped()
+
+
+async def _obey(signals: AsyncIterator[int], told_to_stop: trio.Event, everything: trio.CancelScope) -> None:
+    async for number in signals:
+        if told_to_stop.is_set():
+            _log.info("%s again: ending at once", signal.Signals(number).name)
+            everything.cancel()
+        else:
+            _log.info("%s: draining; the next ends at once", signal.Signals(number).name)
+            told_to_stop.set()
+
+
+async def _drain(engine: Engine, told_to_stop: trio.Event) -> None:
+    await told_to_stop.wait()
+    await engine.stop()
+
+
+# What exists now lives as long as the engine: the collector need not look at it again, and with a hundred
+# thousand open jobs it should not look often at those either, which hold no cycles. 1 µs per job.
+def _settle_memory() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
+
+# Each peer takes a descriptor, and the usual soft limit is 1,024.
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS calls it unlimited and refuses that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# --- Logs --------------------------------------------------------------------------------------------------
+
+
+# Logs are written by a thread, because standard error may be a pipe whose reader has stopped (F-48). Only our
+# own loggers follow the level: others', at debug, might show what messages hold.
+@contextmanager
+def _logging(level: int) -> Iterator[None]:
+    records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_LOG_RECORDS)
+    root = logging.getLogger()
+    handler = _QueueHandler(records)
+    root.addHandler(handler)
+    root.setLevel(max(level, logging.WARNING))
+    logging.getLogger("orbtrio").setLevel(level)
+    writer = threading.Thread(target=_write_logs, args=(records,), name="logs", daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        with suppress(queue.Full):
+            records.put_nowait(None)
+            writer.join(_LOG_FLUSH_TIMEOUT)
+
+
+class _QueueHandler(logging.handlers.QueueHandler):
+    # Rather lose records than wait.
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+def _write_logs(records: queue.Queue[logging.LogRecord | None]) -> None:
+    formatter = logging.Formatter(_LOG_FORMAT)
+    while (record := records.get()) is not None:
+        # Not through `sys.stderr`: its buffer has a lock, and the interpreter aborts if it finds that lock
+        # taken at the end.
+        with suppress(OSError):
+            os.write(2, (formatter.format(record) + "\n").encode("utf-8", "backslashreplace"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
