@@ -35,7 +35,7 @@ KNOWN_BY: Final = {
     "wsproto": {"orbtrio.transport"},
 }
 PURE_LIBRARIES: Final = {"attrs", "cbor2"}
-INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "os", "pathlib", "socket", "subprocess", "threading", "time"}
+INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "pathlib", "socket", "subprocess", "threading", "time"}
 MOST_LINES: Final = 400
 
 # Commands of README.md that .ci/run does not run, each with the test that starts the same program.

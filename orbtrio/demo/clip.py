@@ -9,21 +9,32 @@ neighbours lets a still picture drift.
 from __future__ import annotations
 
 import itertools
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import cv2
 import skimage.data
 
+from workers.motion_energy import MotionEnergy
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from cv2.typing import MatLike  # pixels as OpenCV has them: [height, width, (blue, green, red)]
 
-__all__ = ["MEDIA_IDS", "SCENES", "Clip", "Scene", "UnreadableVideo", "film", "read_clip"]
+__all__ = [
+    "SCENES",
+    "Clip",
+    "Scene",
+    "UnreadableVideo",
+    "compute_energies",
+    "film",
+    "find_wrong_energies",
+    "read_clip",
+]
 
-MEDIA_IDS: Final = ("camera-1", "camera-2", "camera-3", "camera-4")
 MOST_FRAMES: Final = 500
 
 # Frames this small stay far below the 2 MiB that a resource may have, whatever the video.
@@ -66,33 +77,34 @@ def _rest(frames: int) -> tuple[int, ...]:
     return (0,) * frames
 
 
-SCENES: Final = (
-    Scene(
+SCENES: Final = {
+    "camera-1": Scene(
         "a slow pan, a rest, a fast pan back",
         photo="chelsea",
         corner=(10, 30),
         speeds=_rest(25) + (2,) * 50 + _rest(25) + (-4,) * 25,
     ),
-    Scene(
+    "camera-2": Scene(
         "a small picture crosses a still one",
         photo="astronaut",
         corner=(100, 20),
         speeds=_rest(30) + (4,) * 55 + _rest(40),
         pasted="rocket",
     ),
-    Scene(
+    "camera-3": Scene(
         "the camera shakes, harder and harder",
         photo="coffee",
         corner=(140, 40),
         speeds=_rest(45) + _HARDER_AND_HARDER + _rest(40),
     ),
-    Scene(
+    "camera-4": Scene(
         "it speeds up, slows down and comes back",
         photo="camera",
         corner=(20, 60),
         speeds=_rest(15) + _FASTER_AND_SLOWER + _rest(25) + _AND_BACK + _rest(15),
     ),
-)
+}
+"""By the media id that its frames get."""
 
 
 def film(path: Path) -> None:
@@ -100,7 +112,7 @@ def film(path: Path) -> None:
     # OpenCV's own encoder: FFmpeg's adapts its quality on the way, and equal frames then come out unequal.
     fourcc = cv2.VideoWriter.fourcc(*"MJPG")
     video = cv2.VideoWriter(str(path), cv2.CAP_OPENCV_MJPEG, fourcc, _FRAMES_PER_SECOND, (_WIDTH, _HEIGHT))
-    for frame in itertools.chain.from_iterable(map(_draw, SCENES)):
+    for frame in itertools.chain.from_iterable(map(_draw, SCENES.values())):
         video.write(frame)
     video.release()
 
@@ -131,30 +143,37 @@ class Clip:
     Attributes:
         parts: By media id, its frames as JPEG files, in their order.
         interval: Seconds between two of them.
+        scenes: By media id, what is known about its frames; empty for anybody's video.
     """
 
     parts: Mapping[str, Sequence[bytes]]
     interval: float
+    scenes: Mapping[str, Scene] = attrs.field(factory=dict)
 
 
-def read_clip(path: Path) -> Clip:
+def read_clip(path: Path, scenes: Mapping[str, Scene] | None = None) -> Clip:
     """Read up to 500 frames, spread evenly over a video.
 
+    Args:
+        path: Any file that OpenCV can read.
+        scenes: What was filmed, if it was `film` that wrote it.
+
     Raises:
-        UnreadableVideo: OpenCV finds fewer frames in it than there are media ids.
+        UnreadableVideo: fewer frames are found in it than there are media ids.
     """
     video = cv2.VideoCapture(str(path))
     stride = max(1, round(video.get(cv2.CAP_PROP_FRAME_COUNT) / MOST_FRAMES))
     frames: list[bytes] = []
     while len(frames) < MOST_FRAMES and all(video.grab() for _ in range(stride)):
         frames.append(_to_jpeg(video.retrieve()[1]))
-    if len(frames) < len(MEDIA_IDS):
-        raise UnreadableVideo(f"{path}: {len(frames)} frames found, where {len(MEDIA_IDS)} are the least")
-    bounds = [len(frames) * part // len(MEDIA_IDS) for part in range(len(MEDIA_IDS) + 1)]
+    if len(frames) < len(SCENES):
+        raise UnreadableVideo(f"{path}: {len(frames)} frames found, where {len(SCENES)} are the least")
+    bounds = [len(frames) * part // len(SCENES) for part in range(len(SCENES) + 1)]
     parts = (frames[start:end] for start, end in itertools.pairwise(bounds))
     return Clip(
-        parts=dict(zip(MEDIA_IDS, parts, strict=True)),
+        parts=dict(zip(SCENES, parts, strict=True)),
         interval=stride / (video.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_SECOND),
+        scenes=scenes or {},
     )
 
 
@@ -164,3 +183,33 @@ def _to_jpeg(frame: MatLike) -> bytes:
         scale = _LARGEST_SIDE / largest
         frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", frame)[1].tobytes()
+
+
+def find_wrong_energies(clip: Clip, energies: Mapping[str, Sequence[object]]) -> Iterator[str]:
+    """Say what is wrong with the motion energies of a clip's frames; nothing if they are right.
+
+    They must be what the worker's own code says in one process and in order, so that a frame which was lost,
+    swapped or compared with another camera's shows. And that code must say what a person sees.
+    """
+    for media_id, frames in clip.parts.items():
+        scene = clip.scenes.get(media_id)
+        for place, right in enumerate(compute_energies(frames)):
+            answer = energies[media_id][place]
+            if answer != right:
+                yield f"{media_id}, frame {place}: motion energy is {answer!r}, not {right}"
+            elif not 0 <= right <= 1:
+                yield f"{media_id}, frame {place}: motion energy is {right}, not from 0 to 1"
+            elif place == 0 and right != 0:
+                yield f"{media_id}, frame 0: motion energy is {right}, with no frame before"
+            elif scene is not None and (right > 0) != (scene.speeds[place] != 0):
+                yield f"{media_id}, frame {place}: motion energy is {right} at speed {scene.speeds[place]}"
+
+
+def compute_energies(frames: Iterable[bytes]) -> Iterator[float]:
+    """Motion energies of one media id's frames, by the worker's code but without a worker."""
+    compare = MotionEnergy()
+    with tempfile.TemporaryDirectory(prefix="orbtrio-demo-") as folder:
+        path = Path(folder) / "frame.jpg"
+        for frame in frames:
+            path.write_bytes(frame)
+            yield compare({"media_id": "", "current_frame": str(path)})["motion_energy"]

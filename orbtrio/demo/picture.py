@@ -35,16 +35,13 @@ _MOTION: Final = "#c2410c"
 _REST: Final = "#e5e7eb"
 
 
-def draw_picture(
-    path: Path, clip: Clip, energies: Mapping[str, Sequence[float]], titles: Mapping[str, str]
-) -> None:
+def draw_picture(path: Path, clip: Clip, energies: Mapping[str, Sequence[float]]) -> None:
     """Write a PNG file with one row per media id.
 
     Args:
         path: The file to write or replace.
         clip: The frames.
         energies: By media id, the motion energy of each of its frames.
-        titles: By media id, what to write above its row.
     """
     frames = sum(map(len, clip.parts.values()))
     figure = Figure(figsize=(12, 3.5 * len(clip.parts)), dpi=100, layout="constrained")
@@ -53,7 +50,8 @@ def draw_picture(
     figure.supxlabel(_LEGEND, size=11, color=_INK)
     rows = figure.subfigures(len(clip.parts), 1, squeeze=False)[:, 0]
     for row, (media_id, pictures) in zip(rows, clip.parts.items(), strict=True):
-        row.suptitle(titles[media_id], size=14, weight="bold", color=_INK)
+        scene = clip.scenes.get(media_id)
+        row.suptitle(f"{media_id}: {scene.story}" if scene else media_id, size=14, weight="bold", color=_INK)
         strip, chart = row.subplots(2, 1, height_ratios=(1, 1.1))
         energy = np.asarray(energies[media_id])
         times = np.arange(len(energy)) * clip.interval

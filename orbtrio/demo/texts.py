@@ -16,11 +16,11 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["DIMENSIONS", "TEXTS", "Text", "find_wrong_vectors"]
+__all__ = ["ANSWERS", "DIMENSIONS", "TEXTS", "Text", "find_wrong_vectors"]
 
 DIMENSIONS: Final = 384
 
-_ANSWERS: Final = {
+ANSWERS: Final = {
     "How do I feed a kitten?": "Young cats need small meals of wet food four times a day.",
     "What makes an espresso bitter?": "Coffee that is ground too fine or brewed too long tastes harsh.",
     "When was the first moon landing?": "Apollo 11 touched down on the lunar surface in July 1969.",
@@ -45,16 +45,16 @@ class Text:
     """One embedding job.
 
     Attributes:
-        text: What to embed.
+        words: What to embed.
         prompt_name: ``"query"`` or ``"passage"``.
     """
 
-    text: str
+    words: str
     prompt_name: str
 
 
-_QUESTIONS: Final = [Text(question, "query") for question in _ANSWERS]
-_PASSAGES: Final = [Text(passage, "passage") for passage in [*_ANSWERS.values(), *_LOG]]
+_QUESTIONS: Final = [Text(question, "query") for question in ANSWERS]
+_PASSAGES: Final = [Text(passage, "passage") for passage in [*ANSWERS.values(), *_LOG]]
 
 TEXTS: Final = tuple(itertools.islice(itertools.cycle(_QUESTIONS + _PASSAGES), 200))
 """All questions, all passages, and from the beginning again up to 200."""
@@ -66,14 +66,14 @@ def find_wrong_vectors(vectors: Sequence[Sequence[float]]) -> Iterator[str]:
     for text, numbers in zip(TEXTS, vectors, strict=True):
         vector = np.asarray(numbers, dtype=np.float64)
         if vector.shape != (DIMENSIONS,):
-            yield f"{text.text!r} has an embedding of shape {vector.shape}, not ({DIMENSIONS},)"
+            yield f"{text.words!r} has an embedding of shape {vector.shape}, not ({DIMENSIONS},)"
             return
         if abs(np.linalg.norm(vector) - 1) > 1e-3:
-            yield f"the embedding of {text.text!r} has length {np.linalg.norm(vector):.4f}, not 1"
+            yield f"the embedding of {text.words!r} has length {np.linalg.norm(vector):.4f}, not 1"
         if not np.array_equal(by_text.setdefault(text, vector), vector):
-            yield f"{text.text!r} was sent twice and has two different embeddings"
+            yield f"{text.words!r} was sent twice and has two embeddings"
     passages = np.stack([by_text[text] for text in _PASSAGES])
     for question in _QUESTIONS:
-        nearest = _PASSAGES[int(np.argmax(passages @ by_text[question]))].text
-        if nearest != _ANSWERS[question.text]:
-            yield f"nearest to {question.text!r} is {nearest!r}, not {_ANSWERS[question.text]!r}"
+        nearest = _PASSAGES[int(np.argmax(passages @ by_text[question]))].words
+        if nearest != ANSWERS[question.words]:
+            yield f"nearest to {question.words!r} is {nearest!r}, not {ANSWERS[question.words]!r}"
