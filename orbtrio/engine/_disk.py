@@ -61,7 +61,7 @@ _EXTENSIONS: Final = {
 _MATCHERS: Final = tuple(kind for kind in filetype.types if kind.extension in _EXTENSIONS)
 
 # A folder may be removed between two steps of a write, because its tenant had just left: then start again.
-_ATTEMPTS: Final = 3
+_RETRIES: Final = 2
 
 
 def extension(kind: str, data: bytes) -> str:
@@ -136,14 +136,15 @@ class LockedDirectory:
         Raises:
             WriteFailed: nothing was written.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        for _ in range(_RETRIES):
             try:
                 self._write(folder, files)
             except WriteFailed as failure:
-                if not isinstance(failure.cause, FileNotFoundError) or attempt == _ATTEMPTS:
+                if not isinstance(failure.cause, FileNotFoundError):
                     raise
             else:
                 return
+        self._write(folder, files)
 
     def delete(self, names: Mapping[str, Collection[str]]) -> frozenset[str]:
         """Delete files, given by folder; those already gone are no matter.
