@@ -169,8 +169,8 @@ async def _show(progress: Progress, address: str, console: Console) -> None:
 
 def _make_table(progress: Progress) -> Table:
     table = Table(title=str(progress))
-    table.add_column("worker")
-    for column in ("jobs", "batches", "jobs per batch", "ms per batch", "queued", "sent"):
+    table.add_column("worker", no_wrap=True)
+    for column in ("jobs", "batches", "jobs/batch", "ms/batch", "queued", "sent"):
         table.add_column(column, justify="right")
     for name, numbers in sorted(progress.workers.items()):
         jobs, batches = numbers["orb_worker_jobs_total"], numbers["orb_worker_batches_total"]

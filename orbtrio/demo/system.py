@@ -50,10 +50,11 @@ async def open_system(folder: Path, workers: Mapping[str, str]) -> AsyncIterator
         workers: For each worker a name and the module to run.
 
     Yields:
-        Host and port of the engine, once it answers. Workers may still be loading: jobs wait for them.
+        Host and port of the engine, once all workers are registered. Jobs would wait for them, but the first
+        to come would be given what is meant for several.
 
     Raises:
-        ProcessFailed: one has ended, the engine does not answer, or we were told to stop.
+        ProcessFailed: one has ended, they do not find together, or we were told to stop.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -70,7 +71,7 @@ async def open_system(folder: Path, workers: Mapping[str, str]) -> AsyncIterator
         nursery.start_soon(_fail_on_sigterm)
         for name, module in {"engine": "orbtrio.engine", **workers}.items():
             nursery.start_soon(_run, module, environment, folder / f"{name}.log")
-        await _wait_ready(address)
+        await _wait_registered(address, len(workers))
         yield address
 
 
@@ -101,15 +102,20 @@ async def _fail_on_sigterm() -> None:
             raise ProcessFailed("stopped by SIGTERM")
 
 
-async def _wait_ready(address: str) -> None:
+async def _wait_registered(address: str, count: int) -> None:
+    problem = ""
     with trio.move_on_after(_READY_TIMEOUT):
         while True:
             try:
-                await _fetch(f"http://{address}/readyz")
-                return
-            except OSError:  # nobody listens yet
-                await trio.sleep(0.05)
-    raise ProcessFailed(f"the engine does not answer on {address} after {_READY_TIMEOUT:.0f} s")
+                registered = len(await fetch_workers(address))
+            except OSError as error:  # nobody listens yet
+                problem = f"the engine does not answer: {error}"
+            else:
+                if registered == count:
+                    return
+                problem = f"{registered} of {count} workers have registered"
+            await trio.sleep(0.05)
+    raise ProcessFailed(f"{problem}, after {_READY_TIMEOUT:.0f} s")
 
 
 async def fetch_workers(address: str) -> dict[str, dict[str, float]]:

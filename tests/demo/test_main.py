@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,8 +15,9 @@ from orbtrio.demo import __main__ as demo
 from orbtrio.demo.__main__ import Progress, main
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
+
+    from trio.testing import MockClock
 
 IDLE = {
     "orb_worker_jobs_total": 0.0,
@@ -25,8 +27,14 @@ IDLE = {
     "orb_worker_queued": 7.0,
     "orb_worker_unanswered": 0.0,
 }
-BUSY = {**IDLE, "orb_worker_jobs_total": 30.0, "orb_worker_batches_total": 4.0, "orb_worker_latency_seconds_count": 4.0}
-BUSY["orb_worker_latency_seconds_sum"] = 0.5
+BUSY = {
+    "orb_worker_jobs_total": 30.0,
+    "orb_worker_batches_total": 4.0,
+    "orb_worker_latency_seconds_count": 4.0,
+    "orb_worker_latency_seconds_sum": 0.5,
+    "orb_worker_queued": 0.0,
+    "orb_worker_unanswered": 2.0,
+}
 
 
 def write_video(path: Path, frames: int) -> Path:
@@ -74,3 +82,29 @@ async def test_jobs_without_an_answer_are_mistakes(tmp_path: Path, monkeypatch: 
     video = write_video(tmp_path / "short.avi", frames=4)
     mistakes = await demo.run_demo(video, tmp_path / "out.png", Console(file=io.StringIO()))
     assert mistakes == ["('text', 3): JobTimedOut('no answer')"]
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch_workers(address: str) -> dict[str, dict[str, float]]:
+        return {"motion_energy-1": BUSY, "motion_energy-2": IDLE}
+
+    monkeypatch.setattr(demo, "fetch_workers", fetch_workers)
+
+
+@pytest.mark.usefixtures("workers")
+async def test_a_terminal_sees_a_table(autojump_clock: MockClock) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with trio.move_on_after(1):
+        await demo._show(Progress(700), "127.0.0.1:5000", console)
+    shown = console.file.getvalue()
+    assert re.search(r"motion_energy-1 +│ +30 +│ +4 +│ +7.5 +│ +125 +│ +0 +│ +2 ", shown)
+    assert re.search(r"motion_energy-2 +│ +0 +│ +0 +│ +│ +│ +7 +│ +0 ", shown)
+
+
+@pytest.mark.usefixtures("workers")
+async def test_a_file_gets_a_line_from_time_to_time(autojump_clock: MockClock) -> None:
+    console = Console(file=io.StringIO())
+    with trio.move_on_after(5):
+        await demo._show(Progress(700), "127.0.0.1:5000", console)
+    assert re.fullmatch(r"(0 of 700 jobs answered after \d\.\d s\n){3}", console.file.getvalue())
