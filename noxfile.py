@@ -29,7 +29,10 @@ def run_nox() -> None:
     if python is None:
         print(f"nox is not installed: installing it in {VENV}", flush=True)
         run_or_exit([sys.executable, "-m", "venv", str(VENV)], "On Debian: apt-get install python3-venv")
-        run_or_exit([own, "-m", "pip", "install", "--quiet", "nox[uv]"], "Is the package index reachable?")
+        run_or_exit(
+            [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "nox[uv]"],
+            "Is the package index reachable?",
+        )
         python = own
     os.execv(python, [python, "-m", "nox", "--noxfile", str(ROOT / "noxfile.py"), *sys.argv[1:]])
 
