@@ -1,0 +1,151 @@
+"""What an engine owes many peers: even shares, latency kept, nobody who pays for another's standstill."""
+
+from __future__ import annotations
+
+import collections
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes.harness import (
+    SECRET,
+    Client,
+    Worker,
+    ended,
+    read_line,
+    running_engine,
+    stock_worker,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.processes.harness import EngineProcess
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+
+def test_thirty_two_stock_workers_share_3200_jobs_evenly(tmp_path: Path) -> None:
+    """P-12: equal idle workers never differ by more than a batch."""
+    with running_engine(tmp_path) as engine, ExitStack() as peers:
+        workers = [Worker(engine) for _ in range(32)]
+        counts: collections.Counter[int] = collections.Counter()
+
+        def serve(number: int) -> None:
+            try:
+                while True:
+                    batch = workers[number].batch(within=30)
+                    counts[number] += len(batch)
+                    workers[number].answer(batch)
+            except Exception:  # closed at the end
+                return
+
+        threads = [threading.Thread(target=serve, args=(number,)) for number in range(32)]
+        wait_until(lambda: engine.metrics().get('orb_workers{type="echo"}') == 32)
+        for thread in threads:
+            thread.start()
+        client = Client(engine)
+        peers.callback(client.close)
+        for start in range(0, 3200, 100):
+            client.request(range(start, start + 100))
+        assert len(client.responses(3200)) == 3200
+        for worker in workers:
+            worker.close()
+        for thread in threads:
+            thread.join()
+        print(f"shares: {sorted(counts.values())}")
+        assert sum(counts.values()) == 3200
+        assert max(counts.values()) - min(counts.values()) <= 32
+
+
+def test_steady_trickle_never_waits_ten_percent_longer_than_max_latency(tmp_path: Path) -> None:
+    """One job per 50 ms, `max_latency_ms` 200: none waits 220 ms for its batch."""
+    with running_engine(tmp_path) as engine:
+        worker, client = Worker(engine, latency=200), Client(engine)
+        sent: dict[int, float] = {}
+
+        def submit() -> None:
+            for number in range(60):
+                sent[number] = time.monotonic()
+                client.request([number])
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=submit)
+        thread.start()
+        waits = []
+        while len(waits) < 60:
+            batch = worker.batch()
+            now = time.monotonic()
+            waits += [now - sent[job["input"]["n"]] for job in batch]
+            worker.answer(batch)
+        thread.join()
+        print(f"longest wait {max(waits) * 1000:.0f} ms")
+        assert max(waits) < 0.220
+        for peer in (worker, client):
+            peer.close()
+
+
+def rounds_per_second(client: Client, seconds: float) -> float:
+    """A window of 256 jobs in requests of 32, refilled as it empties."""
+    number, answered = 0, 0
+    for _ in range(8):
+        client.request(range(number, number + 32))
+        number += 32
+    start = time.monotonic()
+    while time.monotonic() - start < seconds:
+        client.responses(32)
+        answered += 32
+        client.request(range(number, number + 32))
+        number += 32
+    rate = answered / (time.monotonic() - start)
+    client.responses(number - answered)
+    return rate
+
+
+def stuck_workers(engine: EngineProcess, count: int) -> subprocess.Popen[str]:
+    """One process with `count` stock workers of the type "stuck"."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.stock.stock_swarm", engine.url, "stuck", str(count)],
+        env={"WORKER_SECRET": SECRET, "PATH": ""},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert read_line(process).strip() == "READY"
+    return process
+
+
+def test_deaf_client_and_fifty_stopped_workers_cost_the_others_little(tmp_path: Path) -> None:
+    """A client that stops reading and 50 stopped workers cost the others less than 5 % throughput."""
+    with running_engine(tmp_path) as engine, ended(stock_worker(engine, MAX_LATENCY_MS="5")):
+        client = Client(engine)
+        rounds_per_second(client, 1.0)  # warm
+        ratios = []
+        for _ in range(5):
+            alone = rounds_per_second(client, 1.0)
+            stopped = stuck_workers(engine, 50)
+            with ended(stopped):
+                stopped.send_signal(signal.SIGSTOP)
+                flooder, deaf = Client(engine), Client(engine)
+                # More than the kernel takes: the engine has to keep what the stopped ones do not read.
+                for first in range(0, 1500, 30):
+                    flooder.request(range(first, first + 30), "stuck", text="x" * 4000)
+                for first in range(0, 1500, 30):
+                    deaf.request(range(first, first + 30), text="x" * 4000)
+                wait_until(lambda: engine.metrics()["orb_jobs_answered_total"] >= 1500)
+                time.sleep(0.3)
+                beside = rounds_per_second(client, 1.0)
+                flooder.reset()
+                deaf.reset()
+            wait_until(lambda: engine.metrics()['orb_workers{type="stuck"}'] == 0)
+            ratios.append(beside / alone)
+        print(f"throughput beside them: {[f'{ratio:.3f}' for ratio in ratios]} of that without")
+        assert statistics.median(ratios) > 0.95
+        client.close()
