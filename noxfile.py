@@ -25,7 +25,7 @@ def run_nox() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  (whoever starts this file has not been asked by pip)
         sys.exit(f"orbtrio needs Python 3.11 or newer, but {sys.executable} is {sys.version.split()[0]}")
     own = str(VENV / "bin" / "python")
-    python = next((python for python in (own, sys.executable) if has_nox(python)), None)
+    python = next(filter(has_nox, (own, sys.executable)), None)
     if python is None:
         print(f"nox is not installed: installing it in {VENV}", flush=True)
         run_or_exit([sys.executable, "-m", "venv", str(VENV)], "On Debian: apt-get install python3-venv")
