@@ -14,7 +14,56 @@ Follow one job through the code:
 | 8 | `engine.queues.WorkerQueue.send_due` | jobs IN_FLIGHT, a batch for one worker |
 | 9 | `transport.Flusher.flush` | bytes to the worker |
 | 10 | `worker.run_worker` | handler(inputs) -> outputs, as bytes back |
-| 11 | `engine.exchange.Exchange.answer`, `engine.jobs.JobTable.answer` | SETTLED; the job is handed back, once |
+| 11 | `engine.exchange.Exchange.answer`, `engine.jobs.JobTable.answer` | SETTLED; handed back, once |
 | 12 | `engine.sessions.RemoteClient.deliver` | the response as bytes, joined with its neighbours |
 | 13 | `client.Client.submit` | the output, or an exception |
 """
+
+from __future__ import annotations
+
+from orbtrio.client import Client, ClientLimits, ClientStatistics, Job, JobResult, connect
+from orbtrio.engine.config import Config
+from orbtrio.engine.server import Engine, open_engine
+from orbtrio.engine.statistics import EngineStatistics
+from orbtrio.errors import (
+    ConfigError,
+    ConnectionLost,
+    InvalidMessage,
+    JobError,
+    JobFailed,
+    JobRefused,
+    JobTimedOut,
+    OrbError,
+    ProtocolError,
+    ResourceRejected,
+)
+from orbtrio.inputs import Document, Image
+from orbtrio.worker import WorkerSettings, run_program, run_worker
+
+__all__ = [
+    "Client",
+    "ClientLimits",
+    "ClientStatistics",
+    "Config",
+    "ConfigError",
+    "ConnectionLost",
+    "Document",
+    "Engine",
+    "EngineStatistics",
+    "Image",
+    "InvalidMessage",
+    "Job",
+    "JobError",
+    "JobFailed",
+    "JobRefused",
+    "JobResult",
+    "JobTimedOut",
+    "OrbError",
+    "ProtocolError",
+    "ResourceRejected",
+    "WorkerSettings",
+    "connect",
+    "open_engine",
+    "run_program",
+    "run_worker",
+]
