@@ -114,5 +114,5 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What a job costs from end to end; see ``benchmarks``."""
-    install(session, "bench", extras="speed,motion-energy")
+    install(session, extras="speed")
     session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
