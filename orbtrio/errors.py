@@ -119,6 +119,19 @@ class ConnectionLost(OrbError):
 class JobError(OrbError):
     """A job ended without a result."""
 
+    @staticmethod
+    def of(output: dict[str, Any]) -> JobError | None:
+        """The exception that an output stands for; None if it is a result.
+
+        The engine ends jobs itself only under a kind; without one it was the worker. P-31.
+        """
+        if output.get("error") is None:
+            return None
+        text, kind = str(output["error"]), output.get("error_kind")
+        if type(kind) is not str:
+            return JobFailed(text, output)
+        return JobTimedOut(text) if kind == "timeout" else JobRefused(kind, text)
+
 
 class JobFailed(JobError):
     """The worker answered with an ``error``; it is never retried. Spec: "Worker Output".

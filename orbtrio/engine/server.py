@@ -36,7 +36,7 @@ from orbtrio.engine.listeners import listener_url, open_listeners, peer_address,
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
-from orbtrio.errors import ConfigError, JobError, JobFailed, JobRefused, JobTimedOut
+from orbtrio.errors import ConfigError, JobError, JobRefused, JobTimedOut
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import JobRequest, WorkerRequest
 from orbtrio.transport import Flusher, TransportLimits, open_server_transport
@@ -60,7 +60,6 @@ class _LocalCaller:
     def __init__(self) -> None:
         self.open_jobs: dict[Hashable, Job] = {}
         self.output: dict[str, Any] = {}
-        self.error: JobError | None = None
         self.done = trio.Event()
 
     def deliver(self, job: Job, output: bytes) -> None:
@@ -68,7 +67,7 @@ class _LocalCaller:
         self.done.set()
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
-        self.error = JobTimedOut(text) if kind == "timeout" else JobRefused(kind, text)
+        self.output = {"error": text, "error_kind": kind}
         self.done.set()
 
 
@@ -302,12 +301,11 @@ class Engine:
             self._exchange.abandon_all(caller)
         if not caller.done.is_set():
             raise JobTimedOut(f"no answer within {timeout:g} s")
-        if caller.error is not None:
-            raise caller.error
         output = caller.output
         output.pop("id", None)
-        if output.get("error") is not None:
-            raise JobFailed(str(output["error"]), output)
+        error = JobError.of(output)
+        if error is not None:
+            raise error
         return output
 
     # ---------------------------------------------------------------------------------------- statistics
