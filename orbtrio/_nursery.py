@@ -38,7 +38,11 @@ async def open_service_nursery() -> AsyncIterator[trio.Nursery]:
         raise failure
 
 
-def _alone(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+# What failed, without the cancellations that came along. They are not lost: whoever was cancelled hears it
+# again at the next checkpoint. A group of both would slip through every ``except`` for the failure.
+def _alone(group: BaseExceptionGroup) -> BaseException:
+    _, failures = group.split(trio.Cancelled)
+    error: BaseException = failures or group
+    while isinstance(error, BaseExceptionGroup) and (not failures or len(error.exceptions) == 1):
         error = error.exceptions[0]
     return error
