@@ -7,7 +7,6 @@ a secret.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,6 +36,7 @@ _N = TypeVar("_N", int, float)
 
 _UNITS: Final = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _SIZE: Final = re.compile(r"(\d+)\s*([a-z]*)", re.ASCII | re.IGNORECASE)
+_FOREVER: Final = 1e9
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -190,11 +190,11 @@ def _parse_seconds(text: str) -> float:
 
 
 def seconds(*, zero: bool = False) -> Kind:
-    """Durations; zero only if asked for, never infinite."""
+    """Durations; zero only if asked for, and never without end."""
     expected = "expected seconds, " + ("zero or more" if zero else "more than zero")
 
     def accept(value: Any) -> float:
-        if type(value) not in (int, float) or not 0 <= value < math.inf or (value == 0 and not zero):
+        if type(value) not in (int, float) or not 0 <= value < _FOREVER or (value == 0 and not zero):
             raise ValueError(expected)
         return float(value)
 
