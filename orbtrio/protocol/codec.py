@@ -1,17 +1,18 @@
 """Bytes to messages and messages to bytes. The only module that knows the CBOR library.
 
-**Decoding** is strict, since everything here comes from strangers. The library's defaults are a denial of service: 64 KiB of decimal fraction
-take seconds, and 258 bytes of shared references expand to gigabytes. So: definite lengths, text keys, each once, 64 levels, nothing behind
-the message, and tags are never interpreted. A tag that the library knows would be decoded into whatever it names; `_Tags`
-hands every one of them back as an opaque `cbor2.CBORTag`, which may only stand where a value passes through unread. Messages beyond 64 KiB are
-walked first (see `scan`), for then even the harmless can cost too much.
+**Decoding** is strict, for all of it comes from strangers, and the library's defaults are a denial of
+service: 64 KiB of decimal fraction take seconds, 258 bytes of shared references expand to gigabytes. So:
+definite lengths, text keys, each once, 64 levels, nothing behind the message. Tags are never interpreted.
+`_Tags` hands each of them back as an opaque `cbor2.CBORTag`, which travels on unchanged, and fails the
+check of any field that we read. Messages beyond 64 KiB are walked before they are decoded, and a worker's
+results are walked instead of being decoded: see `scan`.
 
-**Encoding** happens in pieces. A job is encoded once, when it is accepted, and its bytes are joined to others' in batch after batch, so no batch
-and no response is ever encoded as a whole. Hence the many small functions that return bytes, and `*_parts`, which return
-what the transport joins.
+**Encoding** happens in pieces. A job is encoded once, when it is accepted. Its bytes wait in the queue,
+travel in one batch after another until some worker answers, and no batch or response is ever encoded as a
+whole. Hence the small functions that return bytes, and the `*_parts`, which the transport joins.
 
-Rejected: a decoder object per message (twice the time), a hand-written decoder for requests (4.4 µs a job against 1.4), a library of higher
-speed (those are dag-cbor, which sorts keys and knows no tags, or unkept).
+Rejected: a decoder object for each message (twice the time), a hand-written decoder for requests (three times
+the time), and faster libraries (they know no tags and sort the keys, or nobody keeps them).
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ __all__ = [
     "encode",
     "encode_flat_job",
     "encode_job",
+    "encode_value",
     "error_output",
     "output_entry",
     "request_job",
@@ -51,45 +53,54 @@ __all__ = [
     "response_head",
 ]
 
-# Up to here the worst message costs 50 ms to decode unwalked (65,000 empty maps), and the walk would cost every request 4 µs a job.
+# Up to here the worst message takes 50 ms unwalked, and a walk would double what a request of many jobs
+# costs.
 _WALK_ABOVE: Final = 64 * 1024
 
-# Below, decoding an output is faster than walking it.
-_SPLIT_ABOVE: Final = 1500
-
-# Longest `error` text of a worker that is passed on. It ends in logs and exceptions; 10 MB of traceback help nobody.
+# Longest `error` that passes. It ends up in logs and in exceptions, where ten megabytes of it help nobody.
 _MAX_ERROR_BYTES: Final = 8 * 1024
 
-_TYPED_ARRAY: Final = 64  # JavaScript's Uint8Array
-_SELF_DESCRIBED: Final = 55799  # "this is CBOR", allowed once around a message
+# How JavaScript sends a Uint8Array.
+_TYPED_ARRAY: Final = 64
 
-# The library accepts bytes behind the item. Decoding [item, mark] tells at no cost whether the item ended where it should: the second
-# member is then the mark, which nobody outside can guess. Reading from a stream instead, to see where it stopped, doubles the time.
+# Three bytes that say "this is CBOR". They may stand in front of any message.
+_SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"
+
+# The library does not mind bytes behind the item. It decodes [item, mark] instead: the second member is the
+# mark only if the item ended where the message does, for nobody outside can know it. That costs nothing; to
+# read from a stream and see how far the library got doubles the time.
 _MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
 _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
 
+_PROFILE: Final[Mapping[str, Any]] = {
+    "max_depth": scan.MAX_DEPTH + 1,
+    "allow_indefinite": False,
+    "allow_duplicate_keys": False,
+    "strict_hashable_types": True,
+}
 
-# --- The decoding profile ----------------------------------------------------------------------------------------------
+
+# --- One item ---------------------------------------------------------------------------------------------
 
 
 class _Tags(Mapping[int, Callable[[Any, bool], object]]):
-    """How to decode each tag: not at all.
+    """How the library shall decode each tag: not at all.
 
-    The library asks here before it decodes a tag's content; only a LookupError would make it fall back to its own decoders.
+    It asks before it looks at the tag's content. Only a LookupError would make it use a decoder of its own.
 
     Attributes:
-        seen: Whether the message had any.
+        seen: Whether it asked.
     """
 
-    def __init__(self, unwrap_typed_arrays: bool) -> None:
+    def __init__(self, *, unwrap_typed_arrays: bool) -> None:
         self.seen = False
-        self._unwrap = unwrap_typed_arrays
+        self._unwrap_typed_arrays = unwrap_typed_arrays
 
     def __getitem__(self, tag: int) -> Callable[[Any, bool], object]:
         self.seen = True
         if tag in scan.STRUCTURAL_TAGS:
             raise ValueError(f"tag {tag} is not allowed")
-        if tag == _TYPED_ARRAY and self._unwrap:
+        if tag == _TYPED_ARRAY and self._unwrap_typed_arrays:
             return _typed_array
         return lambda value, immutable: cbor2.CBORTag(tag, value)
 
@@ -104,47 +115,46 @@ def _typed_array(value: Any, immutable: bool) -> object:
     return value if type(value) is bytes else cbor2.CBORTag(_TYPED_ARRAY, value)
 
 
-# The library lets byte strings be keys. Joining refuses them at C speed.
+# The library lets byte strings be keys. To join them refuses them at the speed of C.
 def _text_keys(value: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
     "".join(value)
     return value
 
 
 def _load(raw: bytes, tags: _Tags) -> Any:
-    """Decode exactly one CBOR item.
+    """Decode exactly one item.
 
     Raises:
-        DecodeError: outside the profile. The text says what the library found, and never a payload.
+        DecodeError: outside profile or budget.
     """
-    if len(raw) > _WALK_ABOVE:
+    walked = len(raw) > _WALK_ABOVE
+    if walked:
         scan.check(raw)
     try:
+        if walked:
+            return cbor2.loads(raw, semantic_decoders=tags, **_PROFILE)
         item, mark = cbor2.loads(
-            b"\x82" + raw + _MARK_ITEM,
-            max_depth=scan.MAX_DEPTH + 1,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-            semantic_decoders=tags,
-            object_hook=_text_keys,
+            b"\x82" + raw + _MARK_ITEM, semantic_decoders=tags, object_hook=_text_keys, **_PROFILE
         )
-    except (cbor2.CBORError, ValueError) as error:
-        raise DecodeError("not CBOR as this protocol has it") from error
+    except cbor2.CBORError as error:
+        # The walk refuses the same things, and says which in words that are fit for the peer.
+        scan.check(raw)
+        raise DecodeError("not decodable") from error
     if mark != _MARK:
         raise DecodeError("bytes behind the message")
     return item
 
 
 def decode_item(raw: bytes) -> Any:
-    """Decode one CBOR item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
+    """Decode one item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
 
     Raises:
-        DecodeError: outside the decoding profile.
+        DecodeError: outside profile or budget.
     """
-    return _load(raw, _Tags(True))
+    return _load(raw, _Tags(unwrap_typed_arrays=True))
 
 
-# --- Decoding messages -------------------------------------------------------------------------------------------------
+# --- Bytes to messages ------------------------------------------------------------------------------------
 
 
 def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
@@ -152,33 +162,33 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
 
     Args:
         raw: One whole binary message.
-        unwrap_typed_arrays: At an endpoint: turn JavaScript's byte arrays into bytes. Between endpoints they pass through unchanged.
+        unwrap_typed_arrays: For endpoints: JavaScript's byte arrays become bytes. The engine passes them on.
 
     Raises:
-        DecodeError: not exactly one CBOR map within the profile (1008).
+        DecodeError: not exactly one CBOR map within profile and budget (1008).
         InvalidMessage: a map, but no valid message (1008).
         ResourceRejected: a resource is too large, missing or unused (1009).
     """
-    if len(raw) > _SPLIT_ABOVE:
-        entries = scan.split_output(raw, longest_error=_MAX_ERROR_BYTES)
-        if entries is not None:
-            return WorkerOutput(entries)
-    tags = _Tags(unwrap_typed_arrays)
+    raw = raw.removeprefix(_SELF_DESCRIBED)
+    # Every worker puts the type first, or hardly anything before it.
+    if b"worker_output" in raw[:64]:
+        output = _decode_output(raw)
+        if output is not None:
+            return output
+    tags = _Tags(unwrap_typed_arrays=unwrap_typed_arrays)
     wire = _load(raw, tags)
-    if type(wire) is cbor2.CBORTag and wire.tag == _SELF_DESCRIBED:
-        wire = wire.value
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     if tags.seen:
-        _settle_tags(wire)
-    # ``undefined`` is the byte f7 and nothing else, so most messages need no search for it.
+        _unwrap_resources(wire)
+    # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
     if b"\xf7" in raw:
         _drop_undefined(wire)
     message_type = wire.get("type")
     if message_type == "worker_request":
-        return WorkerRequest.from_wire(wire, may_refer=_may_refer(raw))
-    if message_type == "worker_output":
-        return _output_from_wire(wire)
+        # While the message is small, a search through its bytes is faster than one through its values.
+        may_refer = len(raw) > _WALK_ABOVE or references.MARKER.encode() in raw
+        return WorkerRequest.from_wire(wire, may_refer=may_refer)
     if message_type == "worker_response":
         return WorkerResponse.from_wire(wire)
     if message_type == "i_am_worker":
@@ -189,168 +199,108 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
         return JobBatch.from_wire(wire)
     if type(message_type) is not str:
         raise InvalidMessage("expected text", path="type")
-    return UnknownMessage(message_type[:64])
+    return _decode_output(raw) or UnknownMessage(message_type[:64])
 
 
-# A search through the bytes beats a walk through the values while the message is small.
-def _may_refer(raw: bytes) -> bool:
-    return len(raw) > _WALK_ABOVE or references.MARKER.encode() in raw
+# None if it is some other message.
+def _decode_output(raw: bytes) -> WorkerOutput | None:
+    split = scan.split_output(raw)
+    if split is None:
+        return None
+    entries, malformed = split
+    for index, (job_id, entry) in enumerate(entries):
+        if len(entry) > _MAX_ERROR_BYTES and b"error" in entry:
+            entries[index] = job_id, _with_short_error(entry)
+    return WorkerOutput(entries, malformed)
 
 
-# The fields whose value, or whose members' fields, pass through unread, with the fields that are read all the same.
-_OPAQUE_FIELDS: Final = {
-    "jobs": ("job_id", "worker_type"),
-    "inputs": ("id", "job_id"),
-    "output": ("id", "job_id"),
-}
+def _with_short_error(entry: bytes) -> bytes:
+    fields = _load(entry, _Tags(unwrap_typed_arrays=False))
+    error = fields.get("error")
+    if type(error) is not str or len(text := error.encode()) <= _MAX_ERROR_BYTES:
+        return entry
+    fields["error"] = text[:_MAX_ERROR_BYTES].decode(errors="ignore")
+    return cbor2.dumps(fields)
 
 
-def _settle_tags(wire: dict[str, Any]) -> None:
-    """Unwrap the tags that this protocol reads, and refuse all others outside of what passes through.
-
-    Raises:
-        InvalidMessage: a tag where none may be.
-    """
-    for name, value in wire.items():
-        if name == "resources" and type(value) is list:
-            for index, resource in enumerate(value):
-                if type(resource) is dict and type(resource.get("data")) is cbor2.CBORTag:
-                    resource["data"] = _unwrapped(resource["data"])
-                _refuse_tags(resource, f"resources[{index}]")
-        elif name in _OPAQUE_FIELDS:
-            for index, member in enumerate(value if type(value) is list else [value]):
-                if type(member) is cbor2.CBORTag:
-                    raise InvalidMessage("a tag is not allowed here", path=f"{name}[{index}]")
-                if type(member) is dict:
-                    for field in _OPAQUE_FIELDS[name]:
-                        _refuse_tags(member.get(field), f"{name}[{index}].{field}")
-        else:
-            _refuse_tags(value, name)
+def _unwrap_resources(wire: dict[str, Any]) -> None:
+    resources = wire.get("resources")
+    for resource in resources if type(resources) is list else ():
+        data = resource.get("data") if type(resource) is dict else None
+        if type(data) is cbor2.CBORTag and data.tag == _TYPED_ARRAY and type(data.value) is bytes:
+            resource["data"] = data.value
 
 
-def _unwrapped(tagged: Any) -> object:
-    return tagged.value if tagged.tag == _TYPED_ARRAY and type(tagged.value) is bytes else tagged
-
-
-def _refuse_tags(value: object, path: str) -> None:
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if type(item) is cbor2.CBORTag:
-            raise InvalidMessage("a tag is not allowed here", path=path)
-        if type(item) is dict:
-            waiting.extend(item.values())
-        elif type(item) is list:
-            waiting.extend(item)
+# Of the maps one level down only the fields that we read. The others pass through, whatever they hold.
+_READ_FIELDS: Final = frozenset(
+    "worker_type max_batch_size max_latency_ms eager max_unanswered_batches max_message_bytes extensions "
+    "id job_id input type data".split()
+)
 
 
 def _drop_undefined(wire: dict[str, Any]) -> None:
-    """Remove ``undefined`` from the fields that we read: JavaScript sends it for what is absent."""
     for name in [name for name, value in wire.items() if value is cbor2.undefined]:
         del wire[name]
-    maps = [wire.get("worker_config")]
-    for members in (wire.get("resources"), wire.get("jobs"), wire.get("inputs")):
+    inner = [wire.get("worker_config")]
+    for name in ("jobs", "resources", "inputs"):
+        members = wire.get(name)
         if type(members) is list:
-            maps += members
-    for fields in maps:
-        if type(fields) is dict:
+            inner += members
+    for fields in inner:
+        if type(fields) is dict and cbor2.undefined in fields.values():
             for name in _READ_FIELDS & fields.keys():
                 if fields[name] is cbor2.undefined:
                     del fields[name]
 
 
-# The fields, one level down, that we read. Others pass through with whatever they hold.
-_READ_FIELDS: Final = frozenset(
-    {
-        *("worker_type", "max_batch_size", "max_latency_ms"),
-        *("eager", "max_unanswered_batches", "max_message_bytes", "extensions"),
-        *("id", "type", "data", "job_id", "input"),
-    }
-)
-
-
-def _output_from_wire(wire: dict[str, Any]) -> WorkerOutput:
-    members = wire.get("output")
-    if type(members) is not list:
-        raise InvalidMessage("expected a list", path="output")
-    entries: list[tuple[str, bytes]] = []
-    for member in members:
-        if type(member) is not dict:
-            continue
-        job_id = member.get("id", cbor2.undefined)
-        if job_id is cbor2.undefined:
-            job_id = member.get("job_id")
-        if type(job_id) is not str:
-            continue
-        entry = cbor2.dumps(member)
-        if len(entry) > _MAX_ERROR_BYTES:
-            entry = _with_short_error(member, entry)
-        entries.append((job_id, entry))
-    return WorkerOutput(entries, len(members) - len(entries))
-
-
-def _with_short_error(member: dict[str, Any], entry: bytes) -> bytes:
-    error = member.get("error")
-    if type(error) is not str:
-        return entry
-    text = error.encode()
-    if len(text) <= _MAX_ERROR_BYTES:
-        return entry
-    return cbor2.dumps({**member, "error": text[:_MAX_ERROR_BYTES].decode(errors="ignore")})
-
-
-# --- Encoding ----------------------------------------------------------------------------------------------------------
-
-_dumps = cbor2.dumps
-
-
-def _head(major: int, argument: int) -> bytes:
-    if argument < 24:
-        return bytes((major | argument,))
-    size = 1 if argument < 256 else 2 if argument < 65536 else 4
-    return bytes((major | 24 + size.bit_length() - 1,)) + argument.to_bytes(size, "big")
+# --- Messages to bytes, in pieces -------------------------------------------------------------------------
 
 
 def encode_job(job_id: str, input: dict[str, Any], extra: Mapping[str, Any] | None = None) -> bytes:
-    """One member of a batch: ``{id, input, ...extra}``. `extra` never shadows the other two."""
+    """One job of a batch: ``{id, input, ...extra}``. Nothing in `extra` shadows the other two.
+
+    The caller vouches for the values: they came out of `decode`, or have been through `encode_value`.
+    """
     if extra:
-        passed = {name: value for name, value in extra.items() if name not in ("id", "input")}
-        return _dumps({"id": job_id, "input": input, **passed})
-    return b"\xa2\x62id%b\x65input%b" % (_dumps(job_id), _dumps(input))
+        own = {"id": job_id, "input": input}
+        return cbor2.dumps(own | dict(extra) | own)
+    return b"\xa2\x62id%b\x65input%b" % (cbor2.dumps(job_id), cbor2.dumps(input))
 
 
 def encode_flat_job(
     job_id: str, input: dict[str, Any], extra: Mapping[str, Any] | None, timestamp_ms: float
 ) -> bytes:
-    """One member of a batch as workers of the public engine read it: the input's fields stand beside ``id``.
+    """One job as workers of the public engine read it: the fields of `input` stand beside ``id``.
 
-    A field of the input wins over an extra one and over ``timestamp``, nothing wins over ``id``.
+    They win over those of `extra` and over ``timestamp``; nothing wins over ``id``.
     """
-    return _dumps({"timestamp": float(timestamp_ms), **(extra or {}), **input, "id": job_id})
+    own = {"id": job_id}
+    return cbor2.dumps(own | {"timestamp": float(timestamp_ms)} | dict(extra or {}) | input | own)
 
 
 def batch_parts(jobs: Sequence[bytes]) -> list[bytes]:
     """A batch of encoded jobs."""
-    return [b"\xa1\x66inputs" + _head(0x80, len(jobs)), *jobs]
+    return [b"\xa1\x66inputs" + _array_head(len(jobs)), *jobs]
 
 
 def response_head(client_job_id: Any) -> bytes:
-    """The start of a ``worker_response``; the encoded output is the rest."""
-    return b"\xa3\x64type\x6fworker_response\x66job_id%b\x66output" % _dumps(client_job_id)
+    """The beginning of a ``worker_response``; the encoded output is the rest."""
+    return b"\xa3\x64type\x6fworker_response\x66job_id%b\x66output" % cbor2.dumps(client_job_id)
 
 
 def error_output(text: str, kind: str) -> bytes:
     """The output of a job that the engine itself ended."""
-    return _dumps({"error": text, "error_kind": kind})
+    return cbor2.dumps({"error": text, "error_kind": kind})
 
 
 def output_entry(job_id: str, fields: Mapping[str, Any]) -> bytes:
     """One entry of a ``worker_output``.
 
     Raises:
-        InvalidMessage: a field holds what the protocol cannot carry.
+        InvalidMessage: a field holds what would not arrive as it is.
     """
-    return _encode_own({**fields, "id": job_id}, "output")
+    own = {"id": job_id}
+    return encode_value(own | dict(fields) | own)
 
 
 def request_job(
@@ -359,87 +309,118 @@ def request_job(
     """One job of a ``worker_request``.
 
     Raises:
-        InvalidMessage: a field holds what the protocol cannot carry.
+        InvalidMessage: a field holds what would not arrive as it is.
     """
-    return _encode_own(
-        {**(extra or {}), "job_id": client_job_id, "worker_type": worker_type, "input": input}, "job"
-    )
+    own = {"job_id": client_job_id, "worker_type": worker_type, "input": input}
+    return encode_value(own | dict(extra or {}) | own)
 
 
 def resource_entry(resource: Resource) -> bytes:
     """One member of ``resources``."""
     data = resource.data.decode() if resource.kind == "document" else resource.data
-    return _dumps({"id": resource.resource_id, "type": resource.kind, "data": data})
+    return cbor2.dumps({"id": resource.resource_id, "type": resource.kind, "data": data})
 
 
 def request_parts(resources: Sequence[bytes], jobs: Sequence[bytes]) -> list[bytes]:
     """A ``worker_request`` of encoded resources and jobs."""
-    parts = [b"\xa3" if resources else b"\xa2", b"\x64type\x6eworker_request"]
-    if resources:
-        parts += [b"\x69resources" + _head(0x80, len(resources)), *resources]
-    return [*parts, b"\x64jobs" + _head(0x80, len(jobs)), *jobs]
+    head = b"\x64type\x6eworker_request"
+    if not resources:
+        return [b"\xa2" + head + b"\x64jobs" + _array_head(len(jobs)), *jobs]
+    return [
+        b"\xa3" + head + b"\x69resources" + _array_head(len(resources)),
+        *resources,
+        b"\x64jobs" + _array_head(len(jobs)),
+        *jobs,
+    ]
 
 
-def _encode_own(value: dict[str, Any], path: str) -> bytes:
-    # What a program hands us may hold anything; what the other end would refuse must fail here, where the mistake is.
+# The head of an array is the number of its members with another major type.
+def _array_head(members: int) -> bytes:
+    number = cbor2.dumps(members)
+    return bytes((number[0] | 0x80,)) + number[1:]
+
+
+def encode_value(value: Any) -> bytes:
+    """Encode what a program made, and prove that the other end will take it.
+
+    Raises:
+        InvalidMessage: it holds what cannot be encoded, or what the other end would refuse or get as
+            something
+            else: a key that is no text, more than 62 levels, a set, a date.
+    """
     try:
-        raw = _dumps(value)
-    except (cbor2.CBORError, ValueError, TypeError) as error:
-        raise InvalidMessage(f"cannot be encoded: {error}", path=path) from error
-    try:
-        scan.check(raw)
-    except DecodeError as error:
-        raise InvalidMessage(str(error), path=path) from error
+        raw = cbor2.dumps(value)
+    except (cbor2.CBORError, TypeError, ValueError) as error:
+        raise InvalidMessage(f"cannot be encoded: {error}") from error
+    # It will stand in a list in a message.
+    if scan.check(raw, depth=2):
+        _refuse_own_tags(value)
     return raw
 
 
+# The library has tags for many of Python's types. Nobody would turn them into those types again.
+def _refuse_own_tags(value: object) -> None:
+    items = [value]
+    for item in items:
+        if isinstance(item, Mapping):
+            items.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            items.extend(item)
+        elif not isinstance(item, _UNTAGGED) or (isinstance(item, int) and item.bit_length() > 64):
+            raise InvalidMessage(f"cannot be encoded: {type(item).__name__}, or a number of that size")
+
+
+# What arrives as it is; and what came from another peer, and passes on.
+_UNTAGGED: Final = (str, int, float, bytes, bytearray, type(None), type(cbor2.undefined)) + (
+    cbor2.CBORTag,
+    cbor2.CBORSimpleValue,
+)
+
+
+# --- Whole messages ---------------------------------------------------------------------------------------
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of `message`."""
+    """The bytes of `message`.
+
+    Raises:
+        InvalidMessage: it holds what cannot be encoded.
+    """
     match message:
         case RegisterWorker():
-            return _dumps({"type": "i_am_worker", **_worker_fields(message)})
+            config = _present(
+                worker_type=message.worker_type,
+                max_batch_size=message.max_batch_size,
+                max_latency_ms=max(1, round(message.max_latency * 1000)),
+                max_message_bytes=message.max_message_bytes,
+                max_unanswered_batches=message.max_unanswered_batches,
+                eager=message.eager or None,
+                extensions=sorted(message.extensions) or None,
+            )
+            secret = message.worker_secret
+            return cbor2.dumps({"type": "i_am_worker", "worker_secret": secret, "worker_config": config})
         case RegisterClient():
-            fields = {"version": message.version, "token": message.token}
-            present: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-            if message.extensions:
-                present["extensions"] = sorted(message.extensions)
-            return _dumps({"type": "i_am_server", **present})
+            asked = sorted(message.extensions) or None
+            fields = _present(version=message.version, token=message.token, extensions=asked)
+            return cbor2.dumps({"type": "i_am_server", **fields})
         case WorkerRequest():
-            return b"".join(
-                request_parts(
-                    [resource_entry(resource) for resource in message.resources],
-                    [
-                        request_job(job.client_job_id, job.worker_type, job.input, job.extra)
-                        for job in message.jobs
-                    ],
-                )
-            )
+            resources = [resource_entry(resource) for resource in message.resources]
+            jobs = [
+                request_job(job.client_job_id, job.worker_type, job.input, job.extra) for job in message.jobs
+            ]
+            return b"".join(request_parts(resources, jobs))
         case JobBatch():
-            return b"".join(
-                batch_parts([encode_job(job.job_id, job.input, job.extra) for job in message.jobs])
-            )
+            batch = [encode_job(job.job_id, job.input, job.extra) for job in message.jobs]
+            return b"".join(batch_parts(batch))
         case WorkerOutput():
             entries = [entry for _, entry in message.entries]
-            return b"".join(
-                [b"\xa2\x64type\x6dworker_output\x66output" + _head(0x80, len(entries)), *entries]
-            )
+            head = b"\xa2\x64type\x6dworker_output\x66output" + _array_head(len(entries))
+            return b"".join([head, *entries])
         case WorkerResponse():
-            return response_head(message.client_job_id) + _dumps(message.output)
+            return response_head(message.client_job_id) + cbor2.dumps(message.output)
         case UnknownMessage():
-            raise InvalidMessage("cannot be encoded: its fields were not kept", path="type")
+            raise InvalidMessage("cannot be encoded: its fields are not known", path="type")
 
 
-def _worker_fields(message: RegisterWorker) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "worker_type": message.worker_type,
-        "max_batch_size": message.max_batch_size,
-        "max_latency_ms": max(1, round(message.max_latency * 1000)),
-        "max_message_bytes": message.max_message_bytes,
-    }
-    if message.eager:
-        config["eager"] = True
-    if message.max_unanswered_batches is not None:
-        config["max_unanswered_batches"] = message.max_unanswered_batches
-    if message.extensions:
-        config["extensions"] = sorted(message.extensions)
-    return {"worker_secret": message.worker_secret, "worker_config": config}
+def _present(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,10 +1,11 @@
 """Which message is legal when: one table for both ends.
 
-Each type of message has one legal sender, so the same `TRANSITIONS` tells the engine what it may receive and the peer what it
-may send. Whatever a state does not list is an error: of the peer if it arrived, of ours if we were about to send it.
+Each type of message has one legal sender, so the same `TRANSITIONS` tells the engine what it may receive
+and the peer what it may send. Whatever a state does not list is an error: of the peer if it arrived, of
+ours if we were about to send it.
 
-Policy is not here. Whether a secret, a token or a worker type is welcome is for the engine's sessions to decide, which then call
-`fail`. Draining is no state either, for no message announces it.
+Policy is not here. Whether a secret, a token or a worker type is welcome is for the engine's sessions to
+decide, which then call `fail`. Draining is no state either, for no message announces it.
 
 Spec: "Connection Management".
 """
@@ -56,7 +57,8 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-# A missing cell is an error. Unknown messages are no error once a peer has registered: a newer one may know more than we do.
+# A missing cell is an error. Unknown messages are no error once a peer has registered: a newer one may know
+# more than we do.
 TRANSITIONS: Final[Mapping[State, Mapping[type, State]]] = {
     State.AWAITING_REGISTRATION: {RegisterWorker: State.WORKER_READY, RegisterClient: State.CLIENT_READY},
     State.WORKER_READY: {
@@ -99,8 +101,8 @@ class Connection:
 
     Args:
         side: Which end.
-        implicit_clients: A ``worker_request`` as the very first message registers its sender as a client, as the spec's example does. For
-            engines that ask clients for no token.
+        implicit_clients: A ``worker_request`` as the very first message registers its sender as a client,
+            as the spec's example does. For engines that ask clients for no token.
     """
 
     def __init__(self, side: Side, *, implicit_clients: bool = False) -> None:

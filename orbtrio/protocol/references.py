@@ -1,30 +1,141 @@
-"""Resource references inside a job's input: find them, replace them.
+"""Resources, and the references to them inside of jobs.
 
-A reference is exactly ``{"__type": "resource-ref", "id": <text>}``, at any depth of lists and maps. A map with one key more
-is ordinary data and left alone: a worker's own vocabulary must never be mistaken for ours. Tagged values are opaque and
-not looked into.
+A reference is exactly ``{"__type": "resource-ref", "id": <text>}``, at any depth of lists and maps. A map
+with one key more is ordinary data and left alone: a worker's own vocabulary must never be mistaken for
+ours. Tagged values are opaque, so nobody looks into them.
 
-Both functions keep their own stack instead of recursing. Values from the network are at most 64 deep, but those that a program submits
-in process may be deeper, and a `RecursionError` far from its cause helps nobody.
+`collect` and `replace` keep stacks of their own instead of recursing. Values from the network are at most 64
+levels deep; what a program submits in process may be deeper, and a `RecursionError` far from its cause helps
+nobody.
 
-Spec: "Resource Reference Model".
+Spec: "Resource System".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+from orbtrio.errors import InvalidMessage, ResourceRejected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["MARKER", "collect", "replace"]
+__all__ = [
+    "MARKER",
+    "MAX_RESOURCE_BYTES",
+    "Resource",
+    "collect",
+    "match",
+    "replace",
+    "resources_from_wire",
+]
 
-# The text that every reference contains. The codec looks for its bytes to skip the search in most messages.
+# What every reference contains. The codec looks for it in a message's bytes, and can then skip the search
+# in most.
 MARKER: Final = "resource-ref"
+
+# Spec, "Resource Validation": "Maximum resource size: 2MB per resource".
+MAX_RESOURCE_BYTES: Final = 2 * 1024 * 1024
+
+
+@attrs.frozen
+class Resource:
+    """Bytes that jobs of the same request refer to.
+
+    Attributes:
+        resource_id: Unique within its request; any text.
+        kind: What it is (wire: ``type``).
+        data: At most 2 MiB. Of a document, its text as UTF-8.
+
+    Raises:
+        InvalidMessage: wrong types (close code 1008).
+        ResourceRejected: too large (close code 1009).
+
+    Spec: "Resource Reference Model", "Resource Validation".
+    """
+
+    resource_id: str
+    kind: Literal["image", "document"]
+    data: bytes = attrs.field(repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if type(self.resource_id) is not str:
+            raise InvalidMessage("expected text", path="id")
+        if self.kind not in ("image", "document"):
+            raise InvalidMessage("expected image or document", path="type")
+        if type(self.data) is not bytes:
+            raise InvalidMessage(f"not the data of a resource of type {self.kind}", path="data")
+        if len(self.data) > MAX_RESOURCE_BYTES:
+            raise ResourceRejected(f"more than {MAX_RESOURCE_BYTES} bytes", path="data")
+
+    @classmethod
+    def from_wire(cls, wire: object) -> Resource:
+        """Check one member of ``resources``."""
+        if type(wire) is not dict:
+            raise InvalidMessage("expected a map")
+        fields: dict[str, Any] = {name: wire.get(key) for name, key in _WIRE_NAMES.items()}
+        if fields["kind"] == "document":
+            text = fields["data"]
+            # Bytes are no text, even if they might be UTF-8: None fails the check above.
+            fields["data"] = text.encode() if type(text) is str else None
+        return cls(**fields)
+
+
+_WIRE_NAMES: Final = {"resource_id": "id", "kind": "type", "data": "data"}
+
+
+def resources_from_wire(wire: object) -> tuple[Resource, ...]:
+    """Check a field ``resources``; it may be absent."""
+    if wire is None:
+        return ()
+    if type(wire) is not list:
+        raise InvalidMessage("expected a list", path="resources")
+    resources: list[Resource] = []
+    for index, member in enumerate(wire):
+        try:
+            resources.append(Resource.from_wire(member))
+        except InvalidMessage as error:
+            raise type(error)(str(error), path=f"resources[{index}]") from None
+    return tuple(resources)
+
+
+def match(
+    inputs: Sequence[Any], resources: Sequence[Resource], *, skipped: Sequence[Any] = ()
+) -> list[tuple[str, ...]]:
+    """Hold the references in jobs against the resources beside them.
+
+    Args:
+        inputs: The input of each job.
+        resources: All of the request.
+        skipped: Jobs that cannot be run. They may still be the reason for a resource.
+
+    Returns:
+        For each input the ids it refers to.
+
+    Raises:
+        InvalidMessage: two resources with the same id (1008).
+        ResourceRejected: a reference to nothing, or a resource without a reference (1009).
+    """
+    known = frozenset(resource.resource_id for resource in resources)
+    if len(known) < len(resources):
+        raise InvalidMessage("expected each id once", path="resources")
+    used = set(collect(list(skipped)))
+    found: list[tuple[str, ...]] = []
+    for index, value in enumerate(inputs):
+        ids = collect(value)
+        if not known.issuperset(ids):
+            raise ResourceRejected("refers to a resource that is not in the request", path=f"jobs[{index}]")
+        used.update(ids)
+        found.append(ids)
+    if not used.issuperset(known):
+        raise ResourceRejected("expected each to be referred to by a job", path="resources")
+    return found
 
 
 def collect(value: Any) -> tuple[str, ...]:
-    """The ids that `value` refers to, each once, in order of first appearance."""
+    """The ids that `value` refers to, each once, in order of appearance."""
     found: dict[str, None] = {}
     waiting = [value]
     while waiting:
@@ -33,48 +144,49 @@ def collect(value: Any) -> tuple[str, ...]:
             resource_id = _referred(item)
             if resource_id is not None:
                 found[resource_id] = None
-            else:
-                waiting.extend(reversed(item.values()))
+                continue
+            members = list(item.values())
         elif type(item) is list:
-            waiting.extend(reversed(item))
+            members = item
+        else:
+            continue
+        # The stack gives back last what came first.
+        waiting.extend(member for member in reversed(members) if type(member) in _CONTAINERS)
     return tuple(found)
+
+
+_CONTAINERS: Final = (dict, list)
 
 
 def replace(value: Any, paths: Mapping[str, str]) -> Any:
     """A copy of `value` in which every reference is its path.
 
-    Maps and lists are new, everything else is shared with `value`, which is not changed.
+    Maps and lists are new, everything else is shared with `value`, which stays as it is.
 
     Args:
         value: A job's input, or any part of one.
-        paths: Resource id to path. An id that is absent stays a reference.
+        paths: From resource id to path. What is absent here stays a reference.
     """
-    # Each container is copied before its members are looked at, so that a member can be exchanged in its copied parent.
-    result = [value]
-    waiting: list[dict[Any, Any] | list[Any]] = [result]
+    # Each container is copied before its members are looked at: they are exchanged in the copy of their
+    # parent.
+    result: list[Any] = [value]
+    waiting: list[Any] = [result]
     while waiting:
         container = waiting.pop()
-        members = list(container.items()) if type(container) is dict else list(enumerate(container))
-        for key, item in members:
-            if type(item) is dict:
-                resource_id = _referred(item)
+        for key, member in list(container.items() if type(container) is dict else enumerate(container)):
+            if type(member) in _CONTAINERS:
+                resource_id = _referred(member)
                 if resource_id is not None:
-                    container[key] = paths.get(resource_id, item)
-                    continue
-                copy: dict[Any, Any] | list[Any] = dict(item)
-            elif type(item) is list:
-                copy = list(item)
-            else:
-                continue
-            container[key] = copy
-            waiting.append(copy)
+                    container[key] = paths.get(resource_id, member)
+                else:
+                    container[key] = copy = member.copy()
+                    waiting.append(copy)
     return result[0]
 
 
-# The id that a map refers to; None if it is ordinary data.
-def _referred(item: dict[Any, Any]) -> str | None:
-    if len(item) == 2 and item.get("__type") == MARKER:
+# The id that a container refers to; None if it is ordinary data.
+def _referred(item: Any) -> str | None:
+    if type(item) is dict and len(item) == 2 and item.get("__type") == MARKER:
         resource_id = item.get("id")
-        if type(resource_id) is str:
-            return resource_id
+        return resource_id if type(resource_id) is str else None
     return None

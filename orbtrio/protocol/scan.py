@@ -1,26 +1,34 @@
 """A walk over CBOR bytes that proves them harmless without building anything from them.
 
-Two users, one walk. A large message is walked before it is decoded, because a few megabytes of empty maps decode to gigabytes: `check`.
-A large ``worker_output`` is walked *instead* of being decoded, for the engine only passes the entries on: `split_output`
-cuts the bytes at the entries' borders. 768 floats cost 4 µs this way against 70 µs through the decoder and back.
+Two users, one walk. A large message is walked before it is decoded, for a few megabytes of empty maps
+decode to
+gigabytes: `check`. A ``worker_output`` of any size is walked *instead* of being decoded, for the engine only
+passes its entries on: `split_output` cuts the bytes where the entries end. A vector of 768 floats costs 4 µs
+this way, against 60 µs through the decoder and the encoder, and arrives unchanged to the last bit.
 
-What the walk accepts, the codec's decoder accepts too (a property test holds the two together): definite lengths, text keys, each once
-per map, valid UTF-8, at most 64 levels, no structural tags, one item and nothing behind it. It is pure Python and so slower than
-the decoder on many small items. It wins where one step covers many bytes: a long string is one step, and so is a run of numbers
-of one width, whose heads are compared through a strided slice.
+The walk accepts what the codec's decoder accepts, no more and no less, and property tests hold the two
+together: definite lengths, text keys, each once in its map, valid UTF-8, at most 64 levels, no structural
+tags, one item and nothing behind it. That is what makes it safe to pass on what was never decoded: a peer
+whose decoder is as strict as ours would close the connection over an entry that our walk let through.
 
-**The budget.** Every message may cost `MAX_WORK` units to walk, decode and encode again. A unit stands for about 1/8 µs or 64 bytes of memory:
+It is plain Python. It wins where one step covers many bytes: a long string is one step, and so is a run of
+numbers of one width, whose first bytes are compared as a strided slice. Small items cost about what the
+decoder and the encoder cost. So every output goes this one way: a second way through the decoder saved half
+a microsecond on the smallest entries, and every rule would have stood twice.
 
-===================================  =======  =========================================================================
-an item within a run of numbers      1        24 bytes and a pointer each; 0.1 µs to decode and encode
-any other item                       4        the walk's own step, about 0.3 µs
-a container or a tag                 16       a dict is 64 bytes empty, 184 with a key; a tag is a call into Python
-64 bytes of strings                  1        as decoded: one character out of the ordinary makes a str four times as large
-===================================  =======  =========================================================================
+**The budget.** A message may cost `MAX_WORK` units, so that no message of whatever size holds up the engine
+for long. A unit stands for about 1/8 µs of walking, decoding and encoding, or for 64 bytes of memory:
 
-A million units admit a thousand vectors of 768 numbers, a thousand lists of ten detections, 32 MiB of images, and end after
-some 120 ms. Rejected: a limit per kind of item (seven numbers to defend instead of one), and limits on message size alone (a byte can
-cost 3 ns or 1 µs).
+===========================  =====  ========================================================================
+number in a run of them      1      0.1 µs to decode and encode; 32 bytes
+any other item, also a key   4      the walk's own step
+container, tag, simple value +12    a small dict takes 184 bytes; each tag calls from the decoder into Python
+64 bytes of string           +1     twice that for what is not ASCII, as decoded: one rare character makes a
+                                    str four times as large as its UTF-8
+===========================  =====  ========================================================================
+
+Rejected: a limit for each kind of item (many numbers to defend instead of one), and limits on size alone (a
+byte costs anything from a nanosecond to a microsecond).
 """
 
 from __future__ import annotations
@@ -28,257 +36,327 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import Final
 
-from orbtrio.errors import DecodeError
+from orbtrio.errors import DecodeError, InvalidMessage
 
-__all__ = ["MAX_DEPTH", "MAX_WORK", "check", "split_output"]
+__all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "check", "split_output"]
 
-# Levels of maps, arrays and tags. The spec's own messages have 8; recursion elsewhere must be safe from the network.
+# Levels of maps, arrays and tags. The spec's messages have eight; whoever walks values later may then
+# recurse.
 MAX_DEPTH: Final = 64
 
+# Admits a thousand vectors of 768 numbers, a thousand lists of ten detections, or 32 MiB of images.
 MAX_WORK: Final = 1_000_000
 
-# Shared references and string references turn a few bytes into gigabytes, or cycles, wherever the value is walked later.
+# References to earlier values turn a few bytes into gigabytes, or into cycles, wherever a value is walked
+# later.
 STRUCTURAL_TAGS: Final = frozenset({25, 28, 29, 256})
 
 _RUN_ITEM: Final = 1
 _ITEM: Final = 4
-_CONTAINER: Final = 12  # on top of _ITEM
+_CONTAINER: Final = 12
+_BYTES_PER_UNIT: Final = 64
 
-# Initial bytes by major type: 0x00 unsigned, 0x20 negative, 0x40 bytes, 0x60 text, 0x80 array, 0xa0 map, 0xc0 tag, 0xe0 other.
-# The low five bits are the argument itself below 24, or say in how many bytes it follows.
+# The first byte of an item: its major type in the upper three bits; in the lower five its argument if below
+# 24, else where the argument stands: 24 in the next byte, 25, 26, 27 in the next two, four, eight.
+_BYTES: Final = 0x40
+_TEXT: Final = 0x60
+_ARRAY: Final = 0x80
+_MAP: Final = 0xA0
+_TAG: Final = 0xC0
+_OTHER: Final = 0xE0  # floats; false, true, null, undefined; and simple values that have no meaning yet
+_UNDEFINED: Final = 0xF7
 
 
 def _widths() -> tuple[int, ...]:
     widths = [0] * 256
-    for major in (0x00, 0x20):
-        widths[major : major + 28] = [1] * 24 + [2, 3, 5, 9]
-    widths[0xE0:0xF8] = [1] * 24
-    widths[0xF9:0xFC] = [3, 5, 9]
+    for integers in (0x00, 0x20):
+        widths[integers : integers + 28] = [1] * 24 + [2, 3, 5, 9]
+    widths[0xF4 : _UNDEFINED + 1] = [1] * 4
+    widths[0xF9:0xFC] = [3, 5, 9]  # floats
     return tuple(widths)
 
 
-# Size of the whole item, for the items that are numbers or simple values and nothing else; 0 means look closer.
+# By first byte: the size of the whole item if it is a number, false, true, null or undefined; 0: look closer.
 _WIDTH: Final = _widths()
 
-# All initial bytes of one width: a run may mix integers and floats.
+# By width: the first bytes of all such items. A run may mix integers with floats.
 _ALIKE: Final = {
     width: bytes(head for head in range(256) if _WIDTH[head] == width) for width in (1, 2, 3, 5, 9)
 }
 
-# Below this a run is not worth its slice. Above the upper one the slice itself would cost more than a step may.
+# A shorter run is not worth its slice. A longer one is taken in pieces: where a run breaks off the rest of
+# the slice is wasted, and nobody may be able to make a step cost much more than it is charged for.
 _SHORTEST_RUN: Final = 8
-_LONGEST_RUN: Final = 1024
+_LONGEST_RUN: Final = 256
 
 
-def check(raw: bytes) -> None:
+def check(raw: bytes, *, depth: int = 0) -> bool:
     """Prove that `raw` is one CBOR item within profile and budget.
+
+    Args:
+        raw: One item.
+        depth: The number of containers that it stands in, or will.
+
+    Returns:
+        Whether there is any tag in it.
 
     Raises:
         DecodeError: it is not. Decoding it might have been expensive.
     """
+    scanner = _Scanner(raw)
     try:
-        end, _ = _walk(raw, 0, 0, MAX_WORK)
-    except IndexError:
-        raise DecodeError("ends too early") from None
-    except UnicodeDecodeError:
-        raise DecodeError("text is not UTF-8") from None
-    if end != len(raw):
-        raise DecodeError("bytes behind the message")
+        scanner.skip(depth)
+        scanner.finish()
+    except (IndexError, UnicodeDecodeError) as error:
+        raise _decode_error(error) from None
+    return scanner.has_tags
 
 
-def split_output(raw: bytes, *, longest_error: int) -> list[tuple[str, bytes]] | None:
-    """Cut a ``worker_output`` into its entries, each with the job id that it names.
-
-    Args:
-        raw: A whole message.
-        longest_error: An entry with an ``error`` may have this many bytes; beyond, the text may need cutting.
+def split_output(raw: bytes) -> tuple[list[tuple[str, bytes]], int] | None:
+    """Cut a ``worker_output`` into its entries. All of the message is proved, as by `check`.
 
     Returns:
-        None if the message is something else, unusual in any way, or so fine-grained that decoding is faster. Nothing is wrong
-        with it then, or nothing that the decoder would not find.
-    """
-    try:
-        return _split_output(raw, longest_error)
-    except (_Unusual, DecodeError, IndexError, UnicodeDecodeError):
-        return None
-
-
-class _Unusual(Exception):
-    """Leave this one to the decoder."""
-
-
-def _split_output(raw: bytes, longest_error: int) -> list[tuple[str, bytes]]:
-    work = MAX_WORK
-    entries: list[tuple[str, bytes]] = []
-    seen: set[str] = set()
-    fields, at = _count(raw, 0, 0xA0)
-    for _ in range(fields):
-        name, at = _text(raw, at)
-        if name in seen:
-            raise _Unusual
-        seen.add(name)
-        if name == "type":
-            message_type, at = _text(raw, at)
-            if message_type != "worker_output":
-                raise _Unusual
-        elif name == "output":
-            count, at = _count(raw, at, 0x80)
-            for _ in range(count):
-                start, before = at, work
-                job_id, at, work = _entry(raw, at, work, longest_error)
-                # Where a step covers fewer than 40 bytes the decoder's own speed wins.
-                if before - work > _ITEM * (8 + (at - start) // 40):
-                    raise _Unusual
-                entries.append((job_id, raw[start:at]))
-        elif "type" in seen:
-            at, work = _walk(raw, at, 1, work)
-        else:
-            # Most likely some other message: do not walk it here only to walk it again in `check`.
-            raise _Unusual
-    if at != len(raw) or not seen.issuperset(("type", "output")):
-        raise _Unusual
-    return entries
-
-
-# One entry of an output: its id, where it ends, the work left.
-def _entry(raw: bytes, at: int, work: int, longest_error: int) -> tuple[str, int, int]:
-    start = at
-    job_id = None
-    seen: set[str] = set()
-    fields, at = _count(raw, at, 0xA0)
-    for _ in range(fields):
-        name, at = _text(raw, at)
-        if name in seen:
-            raise _Unusual
-        seen.add(name)
-        if name == "id":
-            job_id, at = _text(raw, at)
-        else:
-            at, work = _walk(raw, at, 3, work)
-    if job_id is None or (at - start > longest_error and "error" in seen):
-        raise _Unusual
-    return job_id, at, work
-
-
-# The number of members of the array or map at `at`, and where the first one starts.
-def _count(raw: bytes, at: int, major: int) -> tuple[int, int]:
-    info = raw[at] - major
-    if 0 <= info < 24:
-        return info, at + 1
-    if 24 <= info < 28:
-        start = at + 1
-        at = start + (1 << (info - 24))
-        return int.from_bytes(raw[start:at], "big"), at
-    raise _Unusual
-
-
-# The text at `at`, and where it ends.
-def _text(raw: bytes, at: int) -> tuple[str, int]:
-    head = raw[at]
-    if 0x60 <= head < 0x78:
-        start = at + 1
-        end = start + head - 0x60
-    else:
-        length, start = _count(raw, at, 0x60)
-        end = start + length
-    return raw[start:end].decode(), end
-
-
-def _walk(raw: bytes, at: int, depth: int, work: int) -> tuple[int, int]:
-    """Prove the item at `at`, which stands inside `depth` containers.
-
-    Returns:
-        Where it ends, and the work left.
+        The good entries, each with the job id that it names, and the number of malformed ones; None if this
+        is some other message.
 
     Raises:
-        DecodeError: outside the profile or the budget.
-        IndexError: the bytes end inside the item.
-        UnicodeDecodeError: text that is not UTF-8.
+        DecodeError: outside profile or budget.
+        InvalidMessage: it has no list of entries.
     """
-    end = len(raw)
-    width_of = _WIDTH
-    left = 1  # members still to come in the innermost open container
-    keys: set[bytes] | None = None  # its keys so far; None if it is no map
-    stack: list[tuple[int, set[bytes] | None]] = []
-    while True:
-        while not left:
-            if not stack:
-                if at > end:
-                    raise IndexError
-                return at, work
-            left, keys = stack.pop()
-        head = raw[at]
-        if keys is not None:
-            # Compared as bytes: equal text has equal UTF-8, whichever way its length is written.
-            if 0x60 <= head < 0x78:
-                start = at + 1
-                at = start + head - 0x60
-            elif 0x78 <= head < 0x7C:
-                start = at + 1 + (1 << (head - 0x78))
-                at = start + int.from_bytes(raw[at + 1 : start], "big")
-            else:
-                raise DecodeError("expected text as the key of a map")
-            key = raw[start:at]
-            if key in keys:
-                raise DecodeError("the same key twice in a map")
-            if not key.isascii():
-                key.decode()
-            keys.add(key)
-            work -= _ITEM + (at - start) // 64
-            head = raw[at]
-        work -= _ITEM
-        if work < 0:
+    try:
+        return _split_output(_Scanner(raw))
+    except (IndexError, UnicodeDecodeError) as error:
+        raise _decode_error(error) from None
+
+
+# What Python itself reports where an item runs past the end, or where its text is broken.
+def _decode_error(error: IndexError | UnicodeDecodeError) -> DecodeError:
+    return DecodeError("ends too early" if isinstance(error, IndexError) else "text that is not UTF-8")
+
+
+def _split_output(scanner: _Scanner) -> tuple[list[tuple[str, bytes]], int] | None:
+    raw = scanner.raw
+    entries: list[tuple[str, bytes]] = []
+    members: int | None = None
+    is_output = False
+    keys: set[bytes] = set()
+    if scanner.major() != _MAP:
+        return None
+    for _ in range(scanner.argument()):
+        key = scanner.key(keys)
+        major = scanner.major()
+        if key == b"type" and major == _TEXT:
+            if scanner.text() != b"worker_output":
+                return None
+            is_output = True
+        elif key == b"output" and major == _ARRAY:
+            members = scanner.argument()
+            for _ in range(members):
+                # Not only what the item costs, but also the look for its id.
+                scanner.work -= _CONTAINER
+                start = scanner.at
+                scanner.skip(depth=2)
+                job_id = _job_id(raw, start, scanner.at)
+                if job_id is not None:
+                    entries.append((job_id, raw[start : scanner.at]))
+        else:
+            scanner.skip(depth=1)
+    scanner.finish()
+    if not is_output:
+        return None
+    if members is None:
+        raise InvalidMessage("expected a list", path="output")
+    return entries, members - len(entries)
+
+
+# The job id in the item from `start` to `end`, which is proved; None if it is no entry.
+def _job_id(raw: bytes, start: int, end: int) -> str | None:
+    # Nearly always the map is small, and `id` is short and comes first.
+    if _MAP <= raw[start] < _MAP + 24 and raw.startswith(b"\x62id", start + 1):
+        length = raw[start + 4] - _TEXT
+        if 0 <= length < 24:
+            return raw[start + 5 : start + 5 + length].decode()
+    scanner = _Scanner(raw[start:end])
+    if scanner.major() != _MAP:
+        return None
+    ids: dict[bytes, str | None] = {}
+    for _ in range(scanner.argument()):
+        key = scanner.text()
+        if key == b"id" or key == b"job_id":
+            if scanner.major() == _TEXT:
+                ids[key] = scanner.text().decode()
+                continue
+            if scanner.raw[scanner.at] != _UNDEFINED:
+                ids[key] = None
+        scanner.skip(depth=0)
+    # The spec asks for `id`. But its own workers read ids from either field, so some will write the other.
+    return ids.get(b"id", ids.get(b"job_id"))
+
+
+class _Scanner:
+    """A position in a message, and what is left of its budget.
+
+    The methods raise DecodeError for what profile or budget forbid, IndexError where an item runs past the
+    end, and UnicodeDecodeError. An item may seem to end past the end; only the next one, or `finish`, finds
+    out.
+    """
+
+    __slots__ = ("at", "has_tags", "raw", "work")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.at = 0
+        self.work = MAX_WORK
+        self.has_tags = False
+
+    def finish(self) -> None:
+        """Prove that the message ends here."""
+        if self.work < 0:
             raise DecodeError("too complex")
-        width = width_of[head]
-        if width:
-            if left < _SHORTEST_RUN or keys is not None:
-                at += width
-                left -= 1
-            else:
-                column = raw[at : at + width * min(left, _LONGEST_RUN) : width]
-                run = len(column) - len(column.lstrip(_ALIKE[width]))
-                at += width * run
-                left -= run
-                work -= _RUN_ITEM * run
-            continue
-        left -= 1
-        info = head & 31
+        if self.at > len(self.raw):
+            raise IndexError
+        if self.at < len(self.raw):
+            raise DecodeError("bytes behind the message")
+
+    def major(self) -> int:
+        """The major type of the next item."""
+        return self.raw[self.at] & 0xE0
+
+    def argument(self) -> int:
+        """Step over the head of the next item; its argument."""
+        info = self.raw[self.at] & 0x1F
+        start = self.at + 1
         if info < 24:
-            argument = info
+            self.at = start
+            return info
+        if info < 28:
+            self.at = start + (1 << info - 24)
+            return int.from_bytes(self.raw[start : self.at], "big")
+        raise DecodeError("indefinite length or reserved head")
+
+    def text(self) -> bytes:
+        """Step over a text; its UTF-8, proved."""
+        length = self.argument()
+        start = self.at
+        self.at += length
+        text = self.raw[start : self.at]
+        self.work -= _weight(text)
+        return text
+
+    def key(self, keys: set[bytes]) -> bytes:
+        """Step over a key that is not among `keys` yet, and add it."""
+        if self.major() != _TEXT:
+            raise DecodeError("a key that is no text")
+        key = self.text()
+        if key in keys:
+            raise DecodeError("the same key twice in a map")
+        keys.add(key)
+        # All these small steps cost several of those in `skip`.
+        self.work -= _CONTAINER
+        return key
+
+    def skip(self, depth: int) -> None:
+        """Step over the next item, which stands inside `depth` containers, and prove all of it.
+
+        One loop with a stack of its own, and all state in locals, for this is where the time goes.
+        """
+        raw, at, work = self.raw, self.at, self.work
+        end = len(raw)
+        width_of = _WIDTH
+        left = 1  # what is still to come in the innermost open container: items, or pairs if it is a map
+        keys: set[bytes] | None = None  # the keys of that map so far; None if it is no map
+        outer: list[tuple[int, set[bytes] | None]] = []
+        while True:
+            while not left:
+                if not outer:
+                    self.at, self.work = at, work
+                    return
+                left, keys = outer.pop()
+            if keys is not None:
+                # A key, and then its value like any other item.
+                head = raw[at]
+                if _TEXT <= head < _TEXT + 24:
+                    start = at + 1
+                    at = start + head - _TEXT
+                elif _TEXT + 24 <= head < _TEXT + 28:
+                    start = at + 1 + (1 << head - _TEXT - 24)
+                    at = start + int.from_bytes(raw[at + 1 : start], "big")
+                else:
+                    raise DecodeError("a key that is no text")
+                # Equal texts have equal UTF-8, in however many bytes their lengths are written.
+                key = raw[start:at]
+                if key in keys:
+                    raise DecodeError("the same key twice in a map")
+                keys.add(key)
+                work -= _ITEM + ((at - start) // _BYTES_PER_UNIT if key.isascii() else _weight(key))
+            work -= _ITEM
+            if work < 0:
+                raise DecodeError("too complex")
+            head = raw[at]
+            width = width_of[head]
+            if width:
+                if left < _SHORTEST_RUN or keys is not None:
+                    at += width
+                    left -= 1
+                else:
+                    heads = raw[at : at + width * min(left, _LONGEST_RUN) : width]
+                    run = len(heads)
+                    if heads != raw[at : at + 1] * run:
+                        run -= len(heads.lstrip(_ALIKE[width]))
+                    at += width * run
+                    left -= run
+                    work -= _RUN_ITEM * run
+                continue
+            left -= 1
+            info = head & 0x1F
             at += 1
-        elif info < 28:
-            start = at + 1
-            at = start + (1 << (info - 24))
-            argument = int.from_bytes(raw[start:at], "big")
-        else:
-            raise DecodeError("indefinite length or reserved head")
-        major = head >> 5
-        if major == 3:
-            start = at
-            at += argument
-            text = raw[start:at]
-            # Decoded, text takes 1, 2 or 4 bytes for each character, as its rarest character needs.
-            work -= (argument if text.isascii() else getsizeof(text.decode())) // 64
-        elif major == 2:
-            at += argument
-            work -= argument // 64
-        elif major == 7:
-            # Only f8 comes here; its values below 32 have a shorter form, and no other is allowed.
-            if argument < 32:
-                raise DecodeError("reserved simple value")
-        else:
-            if major == 6:
-                if argument in STRUCTURAL_TAGS:
-                    raise DecodeError(f"tag {argument} is not allowed")
-                count, inner = 1, None
-            elif major == 5:
-                count, inner = argument, set()
+            if info < 24:
+                argument = info
+            elif info == 24:
+                argument = raw[at]
+                at += 1
+            elif info < 28:
+                start = at
+                at += 1 << info - 24
+                argument = int.from_bytes(raw[start:at], "big")
             else:
-                count, inner = argument, None
-            if count > end - at:
-                raise IndexError
-            stack.append((left, keys))
-            if depth + len(stack) > MAX_DEPTH:
-                raise DecodeError(f"more than {MAX_DEPTH} levels")
-            left, keys = count, inner
-            work -= _CONTAINER
+                raise DecodeError("indefinite length or reserved head")
+            major = head & 0xE0
+            if major == _TEXT:
+                start = at
+                at += argument
+                text = raw[start:at]
+                work -= argument // _BYTES_PER_UNIT if text.isascii() else _weight(text)
+            elif major == _BYTES:
+                at += argument
+                work -= argument // _BYTES_PER_UNIT
+            elif major == _OTHER:
+                # Simple values without a meaning. In a byte of their own (f8) they start at 32.
+                if info == 24 and argument < 32:
+                    raise DecodeError("reserved simple value")
+                work -= _CONTAINER
+            else:
+                outer.append((left, keys))
+                if depth + len(outer) > MAX_DEPTH:
+                    raise DecodeError(f"more than {MAX_DEPTH} levels")
+                work -= _CONTAINER
+                if major == _MAP:
+                    left, keys = argument, set()
+                elif major == _ARRAY:
+                    left, keys = argument, None
+                else:
+                    if argument in STRUCTURAL_TAGS:
+                        raise DecodeError(f"tag {argument} is not allowed")
+                    self.has_tags = True
+                    left, keys = 1, None
+                # Each item takes a byte at least: a count that cannot be true is refused before it is
+                # believed.
+                if left > end - at:
+                    raise IndexError
+
+
+# What a text costs beyond being an item. Decoded, each of its characters takes 1, 2 or 4 bytes, as its rarest
+# needs, and while it is being decoded there are two of it.
+def _weight(text: bytes) -> int:
+    size = len(text) if text.isascii() else 2 * getsizeof(text.decode())
+    return size // _BYTES_PER_UNIT
