@@ -208,7 +208,7 @@ class Engine:
     async def handle(self, stream: trio.abc.Stream, peer: str = "memory:0") -> None:
         """Serve one connection, from its HTTP head to its end.
 
-        For memory streams and listeners of one's own. Never raises for what the peer does; the stream is closed
+        For memory streams and listeners of one's own. Never raises for what the peer does; closes the stream
         in any case.
 
         Args:

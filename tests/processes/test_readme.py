@@ -1,0 +1,75 @@
+"""README.md's Python examples, run as they are printed but for the port."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from PIL import Image
+
+from tests.processes.harness import SECRET, ended, running_engine, wait_until
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+BLOCKS: Final = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def run(block: str, folder: Path, url: str, **environ: str) -> subprocess.Popen[str]:
+    program = folder / f"example_{hash(block)}.py"
+    program.write_text(block.replace("ws://localhost:5000/ws", url))
+    return subprocess.Popen(
+        [sys.executable, str(program)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "WORKER_SECRET": SECRET, "SERVER_URL": url, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
+    worker_block, client_block, _ = BLOCKS
+    for name in ("1.jpg", "2.jpg"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    with running_engine(tmp_path) as engine:
+        motion_energy = subprocess.Popen(
+            [sys.executable, "-m", "workers.motion_energy"],
+            cwd=ROOT,
+            env={**os.environ, "WORKER_SECRET": SECRET, "SERVER_URL": engine.url, "LOG_LEVEL": "warn"},
+        )
+        with ended(motion_energy, run(worker_block, tmp_path, engine.url)):
+            wait_until(
+                lambda: sum(n for k, n in engine.metrics().items() if "orb_workers{" in k) == 2, within=30
+            )
+            client = run(client_block, tmp_path, engine.url)
+            output, errors = client.communicate(timeout=30)
+    assert client.returncode == 0, errors
+    first, *rest = output.splitlines()
+    assert first == "{'text': 'HELLO'}"
+    assert [line.rpartition("{")[2] for line in rest] == ["'motion_energy': 0.0}"] * 2
+
+
+def test_engine_inside_a_program(tmp_path: Path) -> None:
+    worker_block, _, embedding_block = BLOCKS
+    secret = "change-me"
+    embedding_block = embedding_block.replace(
+        "print(engine.addresses,", "print(engine.addresses, flush=True); print("
+    )
+    environ = {"XDG_DATA_HOME": str(tmp_path / "data"), "WORKER_SECRET": secret}
+    program = run(
+        embedding_block.replace("worker_types=", "server_port=0, worker_types="), tmp_path, "", **environ
+    )
+    with ended(program):
+        assert program.stdout is not None
+        found = re.search(r"ws://127.0.0.1:\d+/ws", program.stdout.readline())
+        assert found
+        with ended(run(worker_block, tmp_path, found[0], WORKER_SECRET=secret)):
+            output, errors = program.communicate(timeout=30)
+    assert program.returncode == 0, errors
+    assert output.startswith("{'text': 'HELLO'}\nEngineStatistics(")
