@@ -8,7 +8,7 @@ whoever waits, who then finds the reason written down. Only what the peer did wr
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Transport", "TransportLimits"]
 
 logger = logging.getLogger("orbtrio.transport")
+
+# The part of a timeout after which silence is suspicious; in the rest it has to prove itself.
+_SURE: Final = 0.9
 
 
 @attrs.frozen(kw_only=True)
@@ -320,40 +323,45 @@ class Transport:
         if self._websocket is None:
             raise self._connection_lost()
 
-    # Ask a silent peer for a sign of life, and give up on one that gives none (F-06, F-10). Any byte is
-    # one; a peer that sends without being asked is not asked.
+    # Ask a silent peer for a sign of life, and give up on one that gives none (F-06, F-10). Any byte is one; a peer
+    # that sends without being asked is not asked.
     async def _keep_alive(self, websocket: WebSocket) -> None:
-        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        reader, timeout = self._reader, self._limits.ping_timeout
         while True:
-            await trio.sleep_until(self._reader.last_received + interval)
+            await trio.sleep_until(reader.last_received + self._limits.ping_interval)
             asked = trio.current_time()
-            if asked < self._reader.last_received + interval:
+            if asked < reader.last_received + self._limits.ping_interval:
                 continue
-            with trio.move_on_after(timeout):
+            with trio.move_on_at(asked + timeout * _SURE):
                 if not await ping(websocket):
                     return
-            if await self._is_listening() and self._reader.last_received < asked:
+            listening = await self._listen_until(asked + timeout, timeout)
+            if listening and reader.last_received < asked:
                 self._lose(f"no answer to ping within {timeout:g} s")
 
     # Cut off a peer that stops half-way through a message: its beginning is memory of ours (B-21).
     async def _watch_progress(self) -> None:
-        timeout = self._limits.message_timeout
+        reader, timeout = self._reader, self._limits.message_timeout
         while True:
-            now = trio.current_time()
-            since = self._reader.stalled_since
-            # A message that begins while we sleep is due after we wake.
-            await trio.sleep_until(
-                now + timeout if since is None or since + timeout <= now else since + timeout
-            )
-            since = self._reader.stalled_since
-            if await self._is_listening() and since is not None and since + timeout <= trio.current_time():
+            since = reader.stalled_since
+            due = trio.current_time() + timeout
+            if since is not None and since + timeout > due - timeout:
+                due = since + timeout
+            listening = await self._listen_until(due, timeout)
+            # A message that began while we slept is due later.
+            if listening and since is not None and reader.stalled_since == since:
                 self._violation = RemoteProtocolError("a message stopped half-way", close_code=1008)
                 self._pipe.interrupt()
                 return
 
-    # A peer is silent only while somebody listens. If the session does other things, or the whole process
-    # was held up, its bytes are here and unread; a reader woken together with us gets its turn first.
-    async def _is_listening(self) -> bool:
+    # Sleep until `due`; whether the session was receiving in the last part of `timeout` before it. Silence is the
+    # peer's only while somebody listens: if the session was busy, or the whole process held up, bytes may be here
+    # and unread (F-34, F-36).
+    async def _listen_until(self, due: float, timeout: float) -> bool:
+        await trio.sleep_until(due - timeout * (1 - _SURE))
+        listening = self._reader.waiting
+        await trio.sleep_until(due)
+        # A reader that wakes together with us gets its turn first.
         for _ in range(3):
             await trio.lowlevel.checkpoint()
-        return self._reader.waiting
+        return listening and self._reader.waiting

@@ -42,6 +42,7 @@ class Reader:
         messages = self.parser.take(most)
         if messages:
             self._held = 0
+            self.stalled_since = None
         return messages
 
     async def read(self) -> bool:

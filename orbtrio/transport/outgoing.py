@@ -89,8 +89,8 @@ class Writer:
             self._draining = True
             self.nursery.start_soon(self._drain, memoryview(data)[sent:])
 
-    async def write(self, data: bytes) -> None:
-        """Write everything up to and including `data`, and wait until the network has taken it.
+    async def write_all(self, data: bytes = b"") -> None:
+        """Flush, `data` last, and wait until the network has taken all of it; what is added later does not count.
 
         Raises:
             trio.BrokenResourceError: the connection ended first.

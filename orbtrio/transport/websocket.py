@@ -201,7 +201,7 @@ class ControlStream(trio.abc.Stream):
 
         A peer that floods pings and reads no pongs thus holds up its own pings, not our memory (B-19).
         """
-        await self._writer.write(bytes(data))
+        await self._writer.write_all(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Never called by trio-websocket."""
@@ -209,5 +209,7 @@ class ControlStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Called by trio-websocket after the close handshake, or when it gives up on one."""
+        # The peer's close frame may have crossed ours, which still waits behind what was queued.
+        with suppress(trio.BrokenResourceError):
+            await self._writer.write_all()
         self._finish()
-        await trio.lowlevel.cancel_shielded_checkpoint()
