@@ -49,9 +49,12 @@ def draw_picture(path: Path, clip: Clip, energies: Mapping[str, Sequence[float]]
     figure.suptitle(title, size=18, weight="bold", color=_INK)
     figure.supxlabel(_LEGEND, size=11, color=_INK)
     rows = figure.subfigures(len(clip.parts), 1, squeeze=False)[:, 0]
+    start = 0.0
     for row, (media_id, pictures) in zip(rows, clip.parts.items(), strict=True):
-        scene = clip.scenes.get(media_id)
-        row.suptitle(f"{media_id}: {scene.story}" if scene else media_id, size=14, weight="bold", color=_INK)
+        scene, end = clip.scenes.get(media_id), start + len(pictures) * clip.interval
+        story = scene.story if scene else f"from {start:.1f} to {end:.1f} s of the video"
+        row.suptitle(f"{media_id}: {story}", size=14, weight="bold", color=_INK)
+        start = end
         strip, chart = row.subplots(2, 1, height_ratios=(1, 1.1))
         energy = np.asarray(energies[media_id])
         times = np.arange(len(energy)) * clip.interval

@@ -94,17 +94,19 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("workers")
 async def test_a_terminal_sees_a_table(autojump_clock: MockClock) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    output = io.StringIO()
     with trio.move_on_after(1):
-        await demo._show(Progress(700), "127.0.0.1:5000", console)
-    shown = console.file.getvalue()
+        await demo._show(
+            Progress(700), "127.0.0.1:5000", Console(file=output, force_terminal=True, width=100)
+        )
+    shown = output.getvalue()
     assert re.search(r"motion_energy-1 +│ +30 +│ +4 +│ +7.5 +│ +125 +│ +0 +│ +2 ", shown)
     assert re.search(r"motion_energy-2 +│ +0 +│ +0 +│ +│ +│ +7 +│ +0 ", shown)
 
 
 @pytest.mark.usefixtures("workers")
 async def test_a_file_gets_a_line_from_time_to_time(autojump_clock: MockClock) -> None:
-    console = Console(file=io.StringIO())
+    output = io.StringIO()
     with trio.move_on_after(5):
-        await demo._show(Progress(700), "127.0.0.1:5000", console)
-    assert re.fullmatch(r"(0 of 700 jobs answered after \d\.\d s\n){3}", console.file.getvalue())
+        await demo._show(Progress(700), "127.0.0.1:5000", Console(file=output))
+    assert re.fullmatch(r"(0 of 700 jobs answered after \d\.\d s\n){3}", output.getvalue())
