@@ -162,17 +162,21 @@ def read_clip(path: Path, scenes: Mapping[str, Scene] | None = None) -> Clip:
         UnreadableVideo: fewer frames are found in it than there are media ids.
     """
     video = cv2.VideoCapture(str(path))
-    stride = max(1, round(video.get(cv2.CAP_PROP_FRAME_COUNT) / MOST_FRAMES))
+    # Of a file that does not know its length, the first 500.
+    length = max(MOST_FRAMES, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     frames: list[bytes] = []
-    while len(frames) < MOST_FRAMES and all(video.grab() for _ in range(stride)):
-        frames.append(_to_jpeg(video.retrieve()[1]))
+    for number in range(length):
+        if not video.grab():
+            break
+        if number * MOST_FRAMES >= len(frames) * length:
+            frames.append(_to_jpeg(video.retrieve()[1]))
     if len(frames) < len(SCENES):
         raise UnreadableVideo(f"{path}: {len(frames)} frames found, where {len(SCENES)} are the least")
     bounds = [len(frames) * part // len(SCENES) for part in range(len(SCENES) + 1)]
     parts = (frames[start:end] for start, end in itertools.pairwise(bounds))
     return Clip(
         parts=dict(zip(SCENES, parts, strict=True)),
-        interval=stride / (video.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_SECOND),
+        interval=length / MOST_FRAMES / (video.get(cv2.CAP_PROP_FPS) or _FRAMES_PER_SECOND),
         scenes=scenes or {},
     )
 

@@ -95,10 +95,9 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("workers")
 async def test_a_terminal_sees_a_table(autojump_clock: MockClock) -> None:
     output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100)
     with trio.move_on_after(1):
-        await demo._show(
-            Progress(700), "127.0.0.1:5000", Console(file=output, force_terminal=True, width=100)
-        )
+        await demo._show(Progress(700), "127.0.0.1:5000", console)
     shown = output.getvalue()
     assert re.search(r"motion_energy-1 +│ +30 +│ +4 +│ +7.5 +│ +125 +│ +0 +│ +2 ", shown)
     assert re.search(r"motion_energy-2 +│ +0 +│ +0 +│ +│ +│ +7 +│ +0 ", shown)
