@@ -133,17 +133,20 @@ def _raise_file_limit() -> None:
 @contextmanager
 def _logging(level: int) -> Iterator[None]:
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_LOG_RECORDS)
-    root = logging.getLogger()
     handler = _QueueHandler(records)
-    root.addHandler(handler)
-    root.setLevel(max(level, logging.WARNING))
-    logging.getLogger("orbtrio").setLevel(level)
+    levels = {"": max(level, logging.WARNING), "orbtrio": level}
+    before = {name: logging.getLogger(name).level for name in levels}
+    logging.getLogger().addHandler(handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     writer = threading.Thread(target=_write_logs, args=(records,), name="logs", daemon=True)
     writer.start()
     try:
         yield
     finally:
-        root.removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
         with suppress(queue.Full):
             records.put_nowait(None)
             writer.join(_LOG_FLUSH_TIMEOUT)

@@ -30,7 +30,7 @@ import trio
 from orbtrio.engine.queues import WorkerQueue, acceptance, living
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from orbtrio.engine.jobs import Job
 
@@ -40,12 +40,15 @@ __all__ = ["Dispatcher", "Pool"]
 # used.
 _MAX_AFFINITY_KEYS: Final = 10_000
 
+_MAX_IDLE_POOLS: Final = 1_000
+
 
 class Pool:
     """The workers of one type, and the jobs that wait for one.
 
     Attributes:
         affinity_field: Input field whose value is the affinity key, or None.
+        flat: Whether its workers read a job's input beside its id. P-04.
         jobs_queued: Accepted and not sent: in the channel, in the backlog and in the workers' queues.
     """
 
@@ -54,11 +57,13 @@ class Pool:
         worker_type: str,
         *,
         affinity_field: str | None,
+        flat: bool,
         max_queued: int,
         too_large: Callable[[Job], None],
     ) -> None:
         self.worker_type = worker_type
         self.affinity_field = affinity_field
+        self.flat = flat
         self.jobs_queued = 0
         self._max_queued = max_queued
         self._too_large = too_large
@@ -258,23 +263,33 @@ class Pool:
 class Dispatcher:
     """The pools of all worker types, and the channel in front of them."""
 
-    def __init__(self, make_pool: Callable[[str], Pool], flush: Callable[[], None]) -> None:
+    def __init__(self, make_pool: Callable[[str], Pool | None], flush: Callable[[], None]) -> None:
         self._make_pool = make_pool
         self._flush = flush
         self._pools: dict[str, Pool] = {}
         self._put, self._take = trio.open_memory_channel[list["Job"]](math.inf)
 
     @property
-    def pools(self) -> Iterable[Pool]:
-        """Every worker type seen so far."""
-        return self._pools.values()
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools of the worker types seen so far."""
+        return self._pools
 
-    def pool(self, worker_type: str) -> Pool:
-        """The pool of a recognised worker type."""
+    def pool(self, worker_type: str) -> Pool | None:
+        """The pool of a worker type; None if the engine does not recognise it."""
         pool = self._pools.get(worker_type)
         if pool is None:
-            pool = self._pools[worker_type] = self._make_pool(worker_type)
+            pool = self._make_pool(worker_type)
+            if pool is not None:
+                self._forget_idle_pools()
+                self._pools[worker_type] = pool
         return pool
+
+    def _forget_idle_pools(self) -> None:
+        # An engine that recognises any worker type must not keep every name that a client ever came up with.
+        if len(self._pools) >= _MAX_IDLE_POOLS:
+            idle = [name for name, pool in self._pools.items() if not pool.workers and not pool.jobs_queued]
+            for name in idle:
+                del self._pools[name]
 
     def submit(self, jobs: list[Job]) -> None:
         """Hand accepted jobs over; never waits."""

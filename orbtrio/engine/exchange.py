@@ -52,14 +52,6 @@ class Counters:
     refused: dict[str, int] = attrs.Factory(dict)
 
 
-@attrs.frozen
-class _WorkerType:
-    # What intake needs to know of a worker type, looked up once per request, not per job.
-    pool: Pool
-    flat: bool
-    affinity_field: str | None
-
-
 class Exchange:
     """The job table, the dispatcher and the files, under one roof."""
 
@@ -71,7 +63,6 @@ class Exchange:
         self._store = store
         self._flush = flush
         self._table = JobTable()
-        self._types: dict[str, _WorkerType] = {}
         # Unguessable across restarts: a worker of an earlier engine cannot hit a job of this one by accident.
         self._id_prefix = secrets.token_hex(8) + "-"
         self._next_number = itertools.count(1).__next__
@@ -125,13 +116,13 @@ class Exchange:
             client_job_id = request.client_job_id
             head = codec.response_head(client_job_id)
             key: Hashable = client_job_id if type(client_job_id) is str else head
-            kind = self._types.get(request.worker_type) or self._look_up(request.worker_type)
+            pool = self.dispatcher.pool(request.worker_type)
             affinity = None
-            if kind is not None and kind.affinity_field is not None:
-                affinity = _affinity(request.input.get(kind.affinity_field))
-            if kind is None or key in open_jobs or self.draining or not kind.pool.has_room(affinity):
+            if pool is not None and pool.affinity_field is not None:
+                affinity = _affinity(request.input.get(pool.affinity_field))
+            if pool is None or key in open_jobs or self.draining or not pool.has_room(affinity):
                 self._refuse(
-                    requester, client_job_id, *self._why_not(request, kind, duplicate=key in open_jobs)
+                    requester, client_job_id, *self._why_not(request, pool, duplicate=key in open_jobs)
                 )
                 continue
             job_files: tuple[HeldFile, ...] = ()
@@ -141,13 +132,13 @@ class Exchange:
                 job_input = references.replace(job_input, paths)
             number = self._next_number()
             job_id = self._id_prefix + str(number)
-            if kind.flat:
+            if pool.flat:
                 wire = codec.encode_flat_job(job_id, job_input, request.extra, time.time() * 1000)
             else:
                 wire = codec.encode_job(job_id, job_input, request.extra)
             for file in job_files:
                 self._store.retain(file)
-            kind.pool.jobs_queued += 1
+            pool.jobs_queued += 1
             job = Job(
                 number,
                 job_id,
@@ -160,7 +151,7 @@ class Exchange:
                 wire,
                 now,
                 deadline,
-                kind.pool,
+                pool,
                 job_files,
             )
             self._table.accept(job)
@@ -169,8 +160,8 @@ class Exchange:
             self.counters.accepted += len(jobs)
             self.dispatcher.submit(jobs)
 
-    def _why_not(self, request: JobRequest, kind: _WorkerType | None, *, duplicate: bool) -> tuple[str, str]:
-        if kind is None:
+    def _why_not(self, request: JobRequest, pool: Pool | None, *, duplicate: bool) -> tuple[str, str]:
+        if pool is None:
             name = request.worker_type[:60]
             return (
                 "unknown_worker_type",
@@ -180,7 +171,6 @@ class Exchange:
             return "invalid_job", "job_id is that of a job which is still open; use a new one"
         if self.draining:
             return "engine_stopped", "the engine is stopping"
-        pool = kind.pool
         text = f"{pool.jobs_queued} jobs wait for {len(pool.workers)} workers of this type"
         return "queue_full", text + "; submit later or add workers"
 
@@ -232,7 +222,7 @@ class Exchange:
             expired = self._table.expire(trio.current_time())
             for job in expired:
                 self._ended(job, "timeout", f"no answer within {timeout:g} s")
-            for pool in self.dispatcher.pools:
+            for pool in self.dispatcher.pools.values():
                 pool.refresh()
             self._flush()
 
@@ -245,16 +235,16 @@ class Exchange:
 
     def add_worker(self, registration: RegisterWorker, send: Callable[..., None]) -> WorkerQueue:
         """A worker registered; jobs that waited for its type leave in the same turn."""
-        kind = self._types.get(registration.worker_type) or self._look_up(registration.worker_type)
-        assert kind is not None, "sessions check the worker type first"
+        pool = self.dispatcher.pool(registration.worker_type)
+        assert pool is not None, "sessions check the worker type first"
         number = next(self._worker_numbers.setdefault(registration.worker_type, itertools.count(1)))
-        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, kind.pool, send)
-        kind.pool.add(queue)
+        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, pool, send)
+        pool.add(queue)
         return queue
 
     def remove_worker(self, queue: WorkerQueue, *, message_too_large: bool = False) -> None:
         """A worker is gone: its jobs, sent or not, go to others, or wait for the next of their type. P-22."""
-        pool = self._types[queue.worker_type].pool
+        pool = self.dispatcher.pools[queue.worker_type]
         again = []
         for job in pool.remove(queue):
             sent = job.batch is not None
@@ -276,10 +266,10 @@ class Exchange:
     async def drain(self, grace: float) -> None:
         """Accept no more, send everything out, wait for answers up to `grace` seconds, end the rest. P-26."""
         self.draining = True
-        for pool in self.dispatcher.pools:
+        for pool in self.dispatcher.pools.values():
             pool.hurry()
         for job in self._table:
-            if not self._types[job.worker_type].pool.workers:
+            if not self.dispatcher.pools[job.worker_type].workers:
                 self._end(job, "engine_stopped", "the engine is stopping and has no worker of this type")
         self._flush()
         self._note_end()
@@ -318,24 +308,19 @@ class Exchange:
         if self.draining and not self._table.open_jobs:
             self._all_ended.set()
 
-    def _look_up(self, worker_type: str) -> _WorkerType | None:
+    def _make_pool(self, worker_type: str) -> Pool | None:
         if not self.recognises(worker_type):
             return None
-        pool = self.dispatcher.pool(worker_type)
-        flat = any(fnmatchcase(worker_type, pattern) for pattern in self._config.flat_types)
-        kind = self._types[worker_type] = _WorkerType(pool, flat, pool.affinity_field)
-        return kind
-
-    def _make_pool(self, worker_type: str) -> Pool:
         return Pool(
             worker_type,
             affinity_field=self._config.affinity.get(worker_type),
+            flat=any(fnmatchcase(worker_type, pattern) for pattern in self._config.flat_types),
             max_queued=self._config.max_queued_jobs,
             too_large=self._too_large,
         )
 
     def _too_large(self, job: Job) -> None:
-        limit = max(queue.max_job_bytes for queue in self._types[job.worker_type].pool.workers)
+        limit = max(queue.max_job_bytes for queue in self.dispatcher.pools[job.worker_type].workers)
         text = f"the job has {len(job.wire)} bytes, its workers take {limit}; send large data as a resource"
         self._end(job, "invalid_job", text)
 

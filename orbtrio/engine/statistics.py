@@ -95,7 +95,7 @@ def snapshot(exchange: Exchange, sessions: Sessions, store: ResourceStore) -> En
     """Read all counts of an engine."""
     counters = exchange.counters
     files = store.statistics
-    pools = list(exchange.dispatcher.pools)
+    pools = list(exchange.dispatcher.pools.values())
     return EngineStatistics(
         clients=sessions.clients,
         open_jobs=exchange.open_jobs,

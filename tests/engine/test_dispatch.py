@@ -38,7 +38,7 @@ class Bench:
         self.table = JobTable()
         self.too_large: list[Job] = []
         self.pool = Pool(
-            "t", affinity_field=affinity_field, max_queued=max_queued, too_large=self.refuse_large
+            "t", affinity_field=affinity_field, flat=False, max_queued=max_queued, too_large=self.refuse_large
         )
         self.requester = FakeRequester()
         self.numbers = itertools.count()
@@ -326,6 +326,7 @@ async def test_stock_workers_of_one_type_share_evenly(autojump_clock: MockClock)
     """P-12: equal idle workers never differ by more than a batch."""
     bench = Bench()
     workers = [bench.worker() for _ in range(32)]
+    counts: list[int] = []
     for _ in range(100):
         bench.deal(32)
         counts = [sum(map(len, bench.sent[worker])) for worker in workers]
@@ -538,7 +539,7 @@ async def test_dispatcher_deals_each_type_to_its_own_workers(autojump_clock: Moc
         nursery.cancel_scope.cancel()
     assert all(list(bench.sent.values()) == [[["00000", "00001"]]] for bench in benches.values())
     assert flushes == [1]
-    assert list(dispatcher.pools) == [bench.pool for bench in benches.values()]
+    assert dict(dispatcher.pools) == {name: bench.pool for name, bench in benches.items()}
 
 
 @settings(max_examples=150, deadline=None)
@@ -592,3 +593,20 @@ def test_books_agree_after_any_events(data: st.DataObject) -> None:
         bench.check_books()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_names_that_nobody_serves_are_forgotten(autojump_clock: MockClock) -> None:
+    def make_pool(worker_type: str) -> Pool | None:
+        if worker_type == "unknown":
+            return None
+        return Pool(worker_type, affinity_field=None, flat=False, max_queued=1, too_large=lambda _: None)
+
+    dispatcher = Dispatcher(make_pool, lambda: None)
+    assert dispatcher.pool("unknown") is None
+    busy = dispatcher.pool("busy")
+    assert busy is not None
+    busy.jobs_queued = 1
+    for number in range(3000):
+        dispatcher.pool(f"name-{number}")
+    assert len(dispatcher.pools) <= 1001
+    assert dispatcher.pool("busy") is busy

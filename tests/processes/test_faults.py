@@ -105,8 +105,7 @@ def test_f05_an_answer_counts_although_its_worker_dies_before_it_is_read(tmp_pat
 
 
 def test_f06_f08_stopped_worker_is_found_by_pings_and_its_late_answer_is_dropped(tmp_path: Path) -> None:
-    fast = {"ORB_PING_INTERVAL": "1", "ORB_PING_TIMEOUT": "1"}
-    with running_engine(tmp_path, **fast) as engine:
+    with running_engine(tmp_path, ORB_PING_INTERVAL="1", ORB_PING_TIMEOUT="1") as engine:
         stopped = stock_worker(engine, DELAY_MS="1500", RECONNECT_S="600")
         with ended(stopped):
             client = Client(engine)
@@ -189,8 +188,10 @@ def test_f18_sigkill_of_a_client_frees_its_files_and_disturbs_no_worker(tmp_path
 
 
 def test_f19_client_that_does_not_read_is_cut_and_blocks_no_worker(tmp_path: Path) -> None:
-    limits = {"ORB_WRITE_TIMEOUT": "2", "ORB_MAX_BUFFERED_BYTES": str(8 << 20)}
-    with running_engine(tmp_path, **limits) as engine, ended(stock_worker(engine)):
+    with (
+        running_engine(tmp_path, ORB_WRITE_TIMEOUT="2", ORB_MAX_BUFFERED_BYTES=str(8 << 20)) as engine,
+        ended(stock_worker(engine)),
+    ):
         deaf, client = Client(engine), Client(engine)
         deaf.websocket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.websocket.recv_bufsize = 1

@@ -42,6 +42,7 @@ def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
             [sys.executable, "-m", "workers.motion_energy"],
             cwd=ROOT,
             env={**os.environ, "WORKER_SECRET": SECRET, "SERVER_URL": engine.url, "LOG_LEVEL": "warn"},
+            text=True,
         )
         with ended(motion_energy, run(worker_block, tmp_path, engine.url)):
             wait_until(

@@ -80,7 +80,7 @@ def test_steady_trickle_never_waits_ten_percent_longer_than_max_latency(tmp_path
 
         thread = threading.Thread(target=submit)
         thread.start()
-        waits = []
+        waits: list[float] = []
         while len(waits) < 60:
             batch = worker.batch()
             now = time.monotonic()
