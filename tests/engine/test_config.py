@@ -1,4 +1,4 @@
-"""Settings of the engine: defaults, the order of their sources, what is refused, and that secrets stay secret."""
+"""Settings of the engine: defaults, the order of their sources, what is refused; and secrets stay secret."""
 
 from __future__ import annotations
 
