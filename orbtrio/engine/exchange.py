@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.jobs import Requester
+    from orbtrio.engine.queues import Outlet
     from orbtrio.engine.resources import HeldFile, ResourceStore
     from orbtrio.protocol.messages import JobRequest, RegisterWorker, WorkerOutput, WorkerRequest
 
@@ -233,12 +234,12 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------- workers
 
-    def add_worker(self, registration: RegisterWorker, send: Callable[..., None]) -> WorkerQueue:
+    def add_worker(self, registration: RegisterWorker, outlet: Outlet) -> WorkerQueue:
         """A worker registered; jobs that waited for its type leave in the same turn."""
         pool = self.dispatcher.pool(registration.worker_type)
         assert pool is not None, "sessions check the worker type first"
         number = next(self._worker_numbers.setdefault(registration.worker_type, itertools.count(1)))
-        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, pool, send)
+        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, pool, outlet)
         pool.add(queue)
         return queue
 

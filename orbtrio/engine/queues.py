@@ -6,8 +6,9 @@ Everything here is synchronous; `run_batcher` is the one task, and it owns the c
 - at once when the worker is eager and has nothing to do (P-18);
 - when its oldest job was accepted `max_latency` ago (P-10), which never restarts;
 
-and never while the worker's credit is spent (P-15). Whoever changes what these rules look at calls
-`send_due`.
+and never while the worker's credit is spent, or while it leaves so much unread that another batch would only
+wait in our memory: the TCP window is a stock worker's only brake (P-15), and what is not sent can still go to
+another. Whoever changes what these rules look at calls `send_due`.
 
 Jobs that end while they wait stay in the deque, for a deque has no cheap delete; `jobs_waiting` counts the
 living, and the dead are skipped when they surface.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from orbtrio.engine.jobs import Batch, Job, JobState
+from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
 
 if TYPE_CHECKING:
@@ -30,12 +32,16 @@ if TYPE_CHECKING:
 
     from orbtrio.protocol.messages import RegisterWorker
 
-__all__ = ["Lane", "WorkerQueue", "run_batcher"]
+__all__ = ["Lane", "Outlet", "WorkerQueue", "run_batcher"]
 
 _QUEUED = JobState.QUEUED
 
 # A job that was in hand when two workers died may be what killed them: from then on it travels alone. P-22.
 _SUSPECT_AFTER: Final = 2
+
+# A worker that leaves more bytes than this unread gets no further batch until it is down to `_UNCLOGGED`.
+_CLOGGED: Final = 4 << 20
+_UNCLOGGED: Final = 1 << 20
 
 # What {"inputs": [...]} adds around the jobs of a batch, at most.
 _BATCH_OVERHEAD: Final = 16
@@ -50,6 +56,20 @@ class Lane(Protocol):
         """The queue has more or less to do than before."""
 
 
+class Outlet(Protocol):
+    """Where batches leave; `transport.Transport` is the real one."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that the worker's side has not taken."""
+
+    def queue(self, *parts: bytes) -> None:
+        """Add one message, given in parts; it is written at the end of the turn."""
+
+    async def wait_sent(self, below: int = 0) -> None:
+        """Wait until at most so many bytes are unsent; raises ConnectionLost."""
+
+
 class WorkerQueue:
     """The jobs of one worker.
 
@@ -62,7 +82,7 @@ class WorkerQueue:
             batch to its last answer.
     """
 
-    def __init__(self, name: str, registration: RegisterWorker, lane: Lane, send: _SendFrame) -> None:
+    def __init__(self, name: str, registration: RegisterWorker, lane: Lane, outlet: Outlet) -> None:
         self.name = name
         self.worker_type = registration.worker_type
         self.max_batch_size = registration.max_batch_size
@@ -71,7 +91,8 @@ class WorkerQueue:
         self.max_job_bytes = registration.max_message_bytes - _BATCH_OVERHEAD
         self._credit: float = registration.max_unanswered_batches or math.inf
         self._lane = lane
-        self._send = send
+        self._outlet = outlet
+        self._clogged = False
         self._jobs: deque[Job] = deque()
         self._bytes = 0
         self._open_batches: dict[Batch, None] = {}
@@ -88,7 +109,7 @@ class WorkerQueue:
     @property
     def has_credit(self) -> bool:
         """Whether the worker may be sent another batch now. P-15."""
-        return len(self._open_batches) < self._credit
+        return len(self._open_batches) < self._credit and not self._clogged
 
     @property
     def is_full(self) -> bool:
@@ -111,11 +132,16 @@ class WorkerQueue:
         jobs = self._jobs
         while jobs and jobs[0].state is not _QUEUED:
             jobs.popleft()
-        if not jobs or len(self._open_batches) >= self._credit:
+        if not jobs or len(self._open_batches) >= self._credit or self._clogged:
             return math.inf
         if self.hurried or (self.eager and not self._open_batches):
             return -math.inf
         return jobs[0].accepted_at + self.max_latency
+
+    @property
+    def next_look(self) -> float:
+        """When the batcher has to act."""
+        return -math.inf if self._clogged else self.due
 
     # ----------------------------------------------------------------------------------- jobs in and out
 
@@ -223,24 +249,37 @@ class WorkerQueue:
         self.jobs_in_flight += count
         self.batches_sent += 1
         self._lane.jobs_queued -= count
-        self._send(*codec.batch_parts(wires))
+        self._outlet.queue(*codec.batch_parts(wires))
+        if self._outlet.buffered_bytes > _CLOGGED:
+            self._clogged = True
+            self.alarm.cancel()  # the batcher waits for the wire instead of the clock
 
+    async def wait_unclogged(self) -> None:
+        """Return at once unless `_CLOGGED` bytes are unread.
 
-class _SendFrame(Protocol):
-    def __call__(self, *parts: bytes) -> None:
-        """Queue one message for the worker; it is written at the end of the turn."""
+        Raises:
+            ConnectionLost: the worker is gone.
+        """
+        if self._clogged:
+            await self._outlet.wait_sent(_UNCLOGGED)
+            self._clogged = False
 
 
 async def run_batcher(queue: WorkerQueue, flush: _Flush) -> None:
     """Send what waits once its oldest job has waited `max_latency`. Spec: "Job Accumulation Rules".
 
-    Full batches leave at once, where jobs are dealt out; this task owns the clock only.
+    Full batches leave at once, where jobs are dealt out; this task owns the clock only. It returns when the
+    connection ends while it waits for the wire.
     """
     while True:
-        with trio.CancelScope(deadline=queue.due) as queue.alarm:
-            await trio.sleep_forever()
+        try:
+            await queue.wait_unclogged()
+        except ConnectionLost:
+            return
         queue.send_due()
         flush()
+        with trio.CancelScope(deadline=queue.next_look) as queue.alarm:
+            await trio.sleep_forever()
 
 
 class _Flush(Protocol):

@@ -200,7 +200,7 @@ class Sessions:
         self, transport: Transport, connection: Connection, registration: RegisterWorker
     ) -> None:
         transport.max_message_bytes = self._config.max_worker_message_bytes
-        queue = self._exchange.add_worker(registration, transport.queue)
+        queue = self._exchange.add_worker(registration, transport)
         self.workers += 1
         too_large = False
         _log.info("%s: worker %s registered", transport.peer, queue.name)

@@ -84,6 +84,8 @@ class Writer:
             return
         self.unsent -= sent
         self._written += sent
+        if self._progress:
+            self._progress.unpark_all()
         if sent < len(data):
             assert self.nursery is not None
             self._draining = True

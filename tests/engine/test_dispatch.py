@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from orbtrio.engine.dispatch import Dispatcher, Pool
 from orbtrio.engine.jobs import Job, JobState, JobTable
 from orbtrio.engine.queues import WorkerQueue, run_batcher
+from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import RegisterWorker
 
@@ -29,6 +30,30 @@ class FakeRequester:
     def deliver(self, job: Job, output: bytes) -> None: ...
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None: ...
+
+
+class FakeOutlet:
+    """Takes batches; if told so, as a worker that does not read."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.batches: list[list[str]] = []
+        self.buffered_bytes = 0
+        self.reads = True
+        self.lost = False
+        self._times = times
+
+    def queue(self, *parts: bytes) -> None:
+        message = b"".join(parts)
+        self.batches.append([entry["id"] for entry in cbor2.loads(message)["inputs"]])
+        self._times.append(trio.current_time())
+        if not self.reads:
+            self.buffered_bytes += len(message)
+
+    async def wait_sent(self, below: int = 0) -> None:
+        while self.buffered_bytes > below and not self.lost:
+            await trio.sleep(1)  # noqa: ASYNC110 (the mock clock runs on)
+        if self.lost:
+            raise ConnectionLost
 
 
 class Bench:
@@ -51,14 +76,9 @@ class Bench:
 
     def worker(self, **settings: Any) -> WorkerQueue:
         registration = RegisterWorker(worker_type="t", worker_secret="", **settings)
-        batches: list[list[str]] = []
-
-        def send(*parts: bytes) -> None:
-            batches.append([entry["id"] for entry in cbor2.loads(b"".join(parts))["inputs"]])
-            self.times.append(trio.current_time())
-
-        queue = WorkerQueue(f"t-{len(self.sent)}", registration, self.pool, send)
-        self.sent[queue] = batches
+        outlet = FakeOutlet(self.times)
+        queue = WorkerQueue(f"t-{len(self.sent)}", registration, self.pool, outlet)
+        self.sent[queue] = outlet.batches
         self.pool.add(queue)
         return queue
 
@@ -281,6 +301,60 @@ async def test_expired_jobs_give_their_credit_back(autojump_clock: MockClock) ->
     bench.pool.refresh()
     assert len(bench.sent[worker]) == 2
     bench.check_books()
+
+
+async def test_worker_that_does_not_read_gets_no_more_than_the_wire_holds(autojump_clock: MockClock) -> None:
+    """P-15: the TCP window is a stock worker's brake; what is not sent can still go to another."""
+    bench = Bench()
+    stuck = bench.worker(max_batch_size=32)
+    outlet = stuck._outlet
+    assert isinstance(outlet, FakeOutlet)
+    outlet.reads = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, stuck, lambda: None)
+        await wait_all_tasks_blocked()
+        bench.deal(900, size=20_000)
+        assert 4 << 20 < outlet.buffered_bytes < 5 << 20
+        assert stuck.jobs_waiting > 600
+        helper = bench.worker(max_batch_size=32)
+        assert len(bench.sent[helper]) > 0
+        bench.check_books()
+        outlet.reads, outlet.buffered_bytes = True, 0
+        await trio.sleep(2)
+        assert stuck.jobs_waiting < 32
+        bench.check_books()
+        nursery.cancel_scope.cancel()
+
+
+async def test_queue_that_was_clogged_before_its_batcher_ran_is_served(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    bench.deal(600, size=20_000)
+    stuck = bench.worker(max_batch_size=32, max_latency=0.1)
+    outlet = stuck._outlet
+    assert isinstance(outlet, FakeOutlet)
+    stuck._clogged = True
+    bench.deal(40)
+    sent = len(bench.sent[stuck])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, stuck, lambda: None)
+        await trio.sleep(1)
+        assert len(bench.sent[stuck]) > sent
+        assert not stuck.jobs_waiting
+        nursery.cancel_scope.cancel()
+
+
+async def test_batcher_ends_when_the_worker_is_lost_while_its_wire_is_full(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    stuck = bench.worker(max_batch_size=32)
+    outlet = stuck._outlet
+    assert isinstance(outlet, FakeOutlet)
+    outlet.reads = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_batcher, stuck, lambda: None)
+        await wait_all_tasks_blocked()
+        bench.deal(900, size=20_000)
+        await trio.sleep(5)
+        outlet.lost = True
 
 
 async def test_idle_worker_helps_one_whose_credit_is_spent(autojump_clock: MockClock) -> None:
