@@ -50,8 +50,8 @@ class FakeOutlet:
             self.buffered_bytes += len(message)
 
     async def wait_sent(self, below: int = 0) -> None:
-        while self.buffered_bytes > below and not self.lost:
-            await trio.sleep(1)  # noqa: ASYNC110 (the mock clock runs on)
+        while self.buffered_bytes > below and not self.lost:  # noqa: ASYNC110 (the mock clock runs on)
+            await trio.sleep(1)
         if self.lost:
             raise ConnectionLost
 
