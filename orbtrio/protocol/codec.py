@@ -53,18 +53,14 @@ __all__ = [
     "response_head",
 ]
 
-# Up to here the worst message takes 50 ms unwalked, and a walk would double what a request of many jobs
-# costs.
+# Up to here the worst message takes 50 ms unwalked, and a walk would double the time for every request.
 _WALK_ABOVE: Final = 64 * 1024
 
 # Longest `error` that passes. It ends up in logs and in exceptions, where ten megabytes of it help nobody.
 _MAX_ERROR_BYTES: Final = 8 * 1024
 
-# How JavaScript sends a Uint8Array.
-_TYPED_ARRAY: Final = 64
-
-# Three bytes that say "this is CBOR". They may stand in front of any message.
-_SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"
+_TYPED_ARRAY: Final = 64  # the tag around a Uint8Array of JavaScript
+_SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"  # a tag that says "this is CBOR"; may stand before any message
 
 # The library does not mind bytes behind the item. It decodes [item, mark] instead: the second member is the
 # mark only if the item ended where the message does, for nobody outside can know it. That costs nothing; to
@@ -72,28 +68,12 @@ _SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"
 _MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
 _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
 
-_PROFILE: Final[Mapping[str, Any]] = {
-    "max_depth": scan.MAX_DEPTH + 1,
-    "allow_indefinite": False,
-    "allow_duplicate_keys": False,
-    "strict_hashable_types": True,
-}
 
-
-# --- One item ---------------------------------------------------------------------------------------------
-
-
+# How the library shall decode each tag: not at all. It asks here before it looks at what the tag is about,
+# and nothing but a LookupError would make it use a decoder of its own.
 class _Tags(Mapping[int, Callable[[Any, bool], object]]):
-    """How the library shall decode each tag: not at all.
-
-    It asks before it looks at the tag's content. Only a LookupError would make it use a decoder of its own.
-
-    Attributes:
-        seen: Whether it asked.
-    """
-
-    def __init__(self, *, unwrap_typed_arrays: bool) -> None:
-        self.seen = False
+    def __init__(self, *, unwrap_typed_arrays: bool = False) -> None:
+        self.seen = False  # whether there was any
         self._unwrap_typed_arrays = unwrap_typed_arrays
 
     def __getitem__(self, tag: int) -> Callable[[Any, bool], object]:
@@ -121,25 +101,28 @@ def _text_keys(value: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
     return value
 
 
+# Decode exactly one item, or raise DecodeError.
 def _load(raw: bytes, tags: _Tags) -> Any:
-    """Decode exactly one item.
-
-    Raises:
-        DecodeError: outside profile or budget.
-    """
     walked = len(raw) > _WALK_ABOVE
     if walked:
         scan.check(raw)
     try:
-        if walked:
-            return cbor2.loads(raw, semantic_decoders=tags, **_PROFILE)
-        item, mark = cbor2.loads(
-            b"\x82" + raw + _MARK_ITEM, semantic_decoders=tags, object_hook=_text_keys, **_PROFILE
+        loaded = cbor2.loads(
+            raw if walked else b"\x82" + raw + _MARK_ITEM,
+            max_depth=scan.MAX_DEPTH if walked else scan.MAX_DEPTH + 1,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+            semantic_decoders=tags,
+            object_hook=None if walked else _text_keys,
         )
     except cbor2.CBORError as error:
         # The walk refuses the same things, and says which in words that are fit for the peer.
         scan.check(raw)
         raise DecodeError("not decodable") from error
+    if walked:
+        return loaded
+    item, mark = loaded
     if mark != _MARK:
         raise DecodeError("bytes behind the message")
     return item
@@ -207,15 +190,16 @@ def _decode_output(raw: bytes) -> WorkerOutput | None:
     split = scan.split_output(raw)
     if split is None:
         return None
-    entries, malformed = split
-    for index, (job_id, entry) in enumerate(entries):
-        if len(entry) > _MAX_ERROR_BYTES and b"error" in entry:
+    entries, failed, malformed = split
+    for index in failed:
+        job_id, entry = entries[index]
+        if len(entry) > _MAX_ERROR_BYTES:
             entries[index] = job_id, _with_short_error(entry)
     return WorkerOutput(entries, malformed)
 
 
 def _with_short_error(entry: bytes) -> bytes:
-    fields = _load(entry, _Tags(unwrap_typed_arrays=False))
+    fields = _load(entry, _Tags())
     error = fields.get("error")
     if type(error) is not str or len(text := error.encode()) <= _MAX_ERROR_BYTES:
         return entry
@@ -231,22 +215,22 @@ def _unwrap_resources(wire: dict[str, Any]) -> None:
             resource["data"] = data.value
 
 
-# Of the maps one level down only the fields that we read. The others pass through, whatever they hold.
+# What we read, in the message and in the maps right below. All else passes through, whatever it holds.
 _READ_FIELDS: Final = frozenset(
-    "worker_type max_batch_size max_latency_ms eager max_unanswered_batches max_message_bytes extensions "
-    "id job_id input type data".split()
+    {
+        *("type", "version", "token", "extensions", "worker_secret", "worker_config", "worker_type"),
+        *("max_batch_size", "max_latency_ms", "max_message_bytes", "max_unanswered_batches", "eager"),
+        *("jobs", "resources", "inputs", "output", "id", "job_id", "input", "data"),
+    }
 )
 
 
 def _drop_undefined(wire: dict[str, Any]) -> None:
-    for name in [name for name, value in wire.items() if value is cbor2.undefined]:
-        del wire[name]
-    inner = [wire.get("worker_config")]
-    for name in ("jobs", "resources", "inputs"):
-        members = wire.get(name)
-        if type(members) is list:
-            inner += members
-    for fields in inner:
+    maps: list[Any] = [wire]
+    for name in ("worker_config", "resources", "jobs", "inputs"):
+        value = wire.get(name)
+        maps += value if type(value) is list else [value]
+    for fields in maps:
         if type(fields) is dict and cbor2.undefined in fields.values():
             for name in _READ_FIELDS & fields.keys():
                 if fields[name] is cbor2.undefined:
@@ -323,15 +307,8 @@ def resource_entry(resource: Resource) -> bytes:
 
 def request_parts(resources: Sequence[bytes], jobs: Sequence[bytes]) -> list[bytes]:
     """A ``worker_request`` of encoded resources and jobs."""
-    head = b"\x64type\x6eworker_request"
-    if not resources:
-        return [b"\xa2" + head + b"\x64jobs" + _array_head(len(jobs)), *jobs]
-    return [
-        b"\xa3" + head + b"\x69resources" + _array_head(len(resources)),
-        *resources,
-        b"\x64jobs" + _array_head(len(jobs)),
-        *jobs,
-    ]
+    head = b"\xa3\x64type\x6eworker_request\x69resources" + _array_head(len(resources))
+    return [head, *resources, b"\x64jobs" + _array_head(len(jobs)), *jobs]
 
 
 # The head of an array is the number of its members with another major type.
@@ -344,9 +321,8 @@ def encode_value(value: Any) -> bytes:
     """Encode what a program made, and prove that the other end will take it.
 
     Raises:
-        InvalidMessage: it holds what cannot be encoded, or what the other end would refuse or get as
-            something
-            else: a key that is no text, more than 62 levels, a set, a date.
+        InvalidMessage: the other end would refuse it, or get something else: a key that is no text, a set, a
+            date, more than 62 levels.
     """
     try:
         raw = cbor2.dumps(value)
@@ -370,14 +346,11 @@ def _refuse_own_tags(value: object) -> None:
             raise InvalidMessage(f"cannot be encoded: {type(item).__name__}, or a number of that size")
 
 
-# What arrives as it is; and what came from another peer, and passes on.
-_UNTAGGED: Final = (str, int, float, bytes, bytearray, type(None), type(cbor2.undefined)) + (
-    cbor2.CBORTag,
-    cbor2.CBORSimpleValue,
+# What arrives as it is; and what came from another peer, and only passes through this program.
+_UNTAGGED: Final = (
+    *(str, int, float, bytes, bytearray, type(None)),
+    *(cbor2.CBORTag, cbor2.CBORSimpleValue, type(cbor2.undefined)),
 )
-
-
-# --- Whole messages ---------------------------------------------------------------------------------------
 
 
 def encode(message: Message) -> bytes:
@@ -405,9 +378,7 @@ def encode(message: Message) -> bytes:
             return cbor2.dumps({"type": "i_am_server", **fields})
         case WorkerRequest():
             resources = [resource_entry(resource) for resource in message.resources]
-            jobs = [
-                request_job(job.client_job_id, job.worker_type, job.input, job.extra) for job in message.jobs
-            ]
+            jobs = [request_job(j.client_job_id, j.worker_type, j.input, j.extra) for j in message.jobs]
             return b"".join(request_parts(resources, jobs))
         case JobBatch():
             batch = [encode_job(job.job_id, job.input, job.extra) for job in message.jobs]

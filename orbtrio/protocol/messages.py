@@ -315,11 +315,9 @@ class BatchJob:
     extra: dict[str, Any] | None = None
 
     @classmethod
-    def from_wire(cls, wire: object) -> BatchJob | None:
+    def from_wire(cls, wire: Any) -> BatchJob | None:
         """Check one member of ``inputs``; None if it cannot be run, or could not be answered."""
-        if type(wire) is not dict:
-            return None
-        job_id = wire.get("id", wire.get("job_id"))
+        job_id = wire.get("id", wire.get("job_id")) if type(wire) is dict else None
         if type(job_id) is not str:
             return None
         rest = {name: value for name, value in wire.items() if name not in ("id", "job_id")}

@@ -112,12 +112,12 @@ def check(raw: bytes, *, depth: int = 0) -> bool:
     return scanner.has_tags
 
 
-def split_output(raw: bytes) -> tuple[list[tuple[str, bytes]], int] | None:
+def split_output(raw: bytes) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
     """Cut a ``worker_output`` into its entries. All of the message is proved, as by `check`.
 
     Returns:
-        The good entries, each with the job id that it names, and the number of malformed ones; None if this
-        is some other message.
+        The good entries, each with the job id that it names; the indexes of those that have an ``error``;
+        the number of malformed ones. None if this is some other message.
 
     Raises:
         DecodeError: outside profile or budget.
@@ -134,9 +134,10 @@ def _decode_error(error: IndexError | UnicodeDecodeError) -> DecodeError:
     return DecodeError("ends too early" if isinstance(error, IndexError) else "text that is not UTF-8")
 
 
-def _split_output(scanner: _Scanner) -> tuple[list[tuple[str, bytes]], int] | None:
+def _split_output(scanner: _Scanner) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
     raw = scanner.raw
     entries: list[tuple[str, bytes]] = []
+    failed: list[int] = []
     members: int | None = None
     is_output = False
     keys: set[bytes] = set()
@@ -156,9 +157,14 @@ def _split_output(scanner: _Scanner) -> tuple[list[tuple[str, bytes]], int] | No
                 scanner.work -= _CONTAINER
                 start = scanner.at
                 scanner.skip(depth=2)
+                if scanner.keys is None:
+                    continue
                 job_id = _job_id(raw, start, scanner.at)
-                if job_id is not None:
-                    entries.append((job_id, raw[start : scanner.at]))
+                if job_id is None:
+                    continue
+                if b"error" in scanner.keys:
+                    failed.append(len(entries))
+                entries.append((job_id, raw[start : scanner.at]))
         else:
             scanner.skip(depth=1)
     scanner.finish()
@@ -166,19 +172,17 @@ def _split_output(scanner: _Scanner) -> tuple[list[tuple[str, bytes]], int] | No
         return None
     if members is None:
         raise InvalidMessage("expected a list", path="output")
-    return entries, members - len(entries)
+    return entries, failed, members - len(entries)
 
 
-# The job id in the item from `start` to `end`, which is proved; None if it is no entry.
+# The job id that a map names, which is proved, and stands between `start` and `end`.
 def _job_id(raw: bytes, start: int, end: int) -> str | None:
     # Nearly always the map is small, and `id` is short and comes first.
-    if _MAP <= raw[start] < _MAP + 24 and raw.startswith(b"\x62id", start + 1):
+    if raw[start] < _MAP + 24 and raw.startswith(b"\x62id", start + 1):
         length = raw[start + 4] - _TEXT
         if 0 <= length < 24:
             return raw[start + 5 : start + 5 + length].decode()
     scanner = _Scanner(raw[start:end])
-    if scanner.major() != _MAP:
-        return None
     ids: dict[bytes, str | None] = {}
     for _ in range(scanner.argument()):
         key = scanner.text()
@@ -201,13 +205,14 @@ class _Scanner:
     out.
     """
 
-    __slots__ = ("at", "has_tags", "raw", "work")
+    __slots__ = ("at", "has_tags", "keys", "raw", "work")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.at = 0
         self.work = MAX_WORK
         self.has_tags = False
+        self.keys: set[bytes] | None = None  # of the item skipped last, if it was a map
 
     def finish(self) -> None:
         """Prove that the message ends here."""
@@ -261,6 +266,7 @@ class _Scanner:
         One loop with a stack of its own, and all state in locals, for this is where the time goes.
         """
         raw, at, work = self.raw, self.at, self.work
+        self.keys = None
         end = len(raw)
         width_of = _WIDTH
         left = 1  # what is still to come in the innermost open container: items, or pairs if it is a map
@@ -342,6 +348,8 @@ class _Scanner:
                 work -= _CONTAINER
                 if major == _MAP:
                     left, keys = argument, set()
+                    if len(outer) == 1:
+                        self.keys = keys
                 elif major == _ARRAY:
                     left, keys = argument, None
                 else:
