@@ -132,7 +132,8 @@ class Engine:
 
         Raises:
             ConfigError: another engine holds the store, or the TLS files cannot be read.
-            OSError: the port is taken, or the store's directory cannot be used.
+            StoreError: the directory for resources cannot be used.
+            OSError: the port is taken.
         """
         config = self._config
         try:
@@ -345,7 +346,7 @@ async def open_engine(config: Config, *, listen: bool = True) -> AsyncIterator[E
     Leaving the block stops the engine without a grace period; await ``engine.stop()`` first for one.
 
     Raises:
-        ConfigError, OSError: as `Engine.serve`, before the block is entered.
+        ConfigError, StoreError, OSError: as `Engine.serve`, before the block is entered.
     """
     engine = Engine(config, listen=listen)
     async with open_service_nursery() as nursery:
