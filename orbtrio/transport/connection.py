@@ -302,13 +302,14 @@ class Transport:
                         nursery.start_soon(self._watch_progress)
                         self._opened.set()
                         await self._ended.wait()
+                    self._lose("no WebSocket handshake in time")
                     nursery.cancel_scope.cancel()
         # What hostile bytes make trio-websocket and h11 raise, UnicodeDecodeError among it, ends this
         # connection and nothing else.
         except* Exception as group:
             self._lose(f"no WebSocket handshake: {describe(group)}")
         finally:
-            self._lose("no WebSocket handshake in time")
+            self._lose("aborted from here")
             self._opened.set()
             with trio.CancelScope(shield=True):
                 await self._pipe.aclose()

@@ -73,6 +73,7 @@ class SocketPipe:
 
     async def receive(self, most: int) -> bytes:
         while True:
+            self._check_open()
             try:
                 await trio.lowlevel.wait_readable(self._socket)
                 return self._socket.recv(most)
@@ -80,9 +81,8 @@ class SocketPipe:
                 continue
             except trio.ClosedResourceError:
                 # `interrupt` and `close` wake us alike.
-                if self._socket.fileno() >= 0:
-                    raise Interrupted from None
-                raise
+                self._check_open()
+                raise Interrupted from None
 
     def send_now(self, data: bytes) -> int:
         try:
@@ -92,15 +92,16 @@ class SocketPipe:
 
     async def send_some(self, data: memoryview) -> int:
         while True:
-            try:
+            self._check_open()
+            # `interrupt` means the receiver, but wakes everybody who waits for the socket.
+            with suppress(BlockingIOError, trio.ClosedResourceError):
                 await trio.lowlevel.wait_writable(self._socket)
                 return self._socket.send(data[:_SEND_BYTES])
-            except BlockingIOError:
-                continue
-            except trio.ClosedResourceError:
-                # `interrupt` means the receiver, but wakes everybody who waits for the socket.
-                if self._socket.fileno() < 0:
-                    raise
+
+    def _check_open(self) -> None:
+        # Trio's own complaint about a closed socket is a ValueError.
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError
 
     def interrupt(self) -> None:
         if self._socket.fileno() >= 0:

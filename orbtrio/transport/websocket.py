@@ -157,7 +157,7 @@ class ControlStream(trio.abc.Stream):
             # While this task was waiting for its turn, trio-websocket may have begun to close, and in
             # that state a ping makes wsproto raise.
             if not self._closing:
-                self._close_taken = frame is self._reader.parser.close
+                self._close_taken = frame == self._reader.parser.close
                 return frame
         if self._shut:
             raise trio.BrokenResourceError

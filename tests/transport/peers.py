@@ -9,13 +9,14 @@ import base64
 import hashlib
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import trio
 import trio.testing
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio.errors import ConnectionLost
 from orbtrio.transport import (
     Flusher,
     Transport,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 Kind: TypeAlias = Literal["memory", "tcp"]
+StreamPair: TypeAlias = tuple[trio.abc.Stream, trio.abc.Stream]
 KINDS: Final[tuple[Kind, ...]] = ("memory", "tcp")
 
 REQUEST: Final = (
@@ -58,7 +60,7 @@ def frame(
         reserved: Three bits.
         masked: Whether to mask.
         declared: The length the header gives, if not the payload's.
-        length_bytes: How many bytes give the length behind the second one: 0, 2 or 8; as few as will do if None.
+        length_bytes: How many bytes besides the second one give the length: 0, 2 or 8; None for enough.
     """
     size = len(payload) if declared is None else declared
     if length_bytes is None:
@@ -145,7 +147,7 @@ def _without_first(data: bytes) -> bytes:
     return data[start + (4 if data[1] & 128 else 0) + size :]
 
 
-async def stream_pair(kind: Kind) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+async def stream_pair(kind: Kind) -> StreamPair:
     """A client's and a server's end of one connection."""
     if kind == "memory":
         return trio.testing.memory_stream_pair()
@@ -162,7 +164,7 @@ async def server_and_peer(
     *,
     pipelined: bytes = b"",
     flusher: Flusher | None = None,
-    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    streams: StreamPair | None = None,
     stay: bool = False,
 ) -> AsyncIterator[tuple[Transport, RawPeer]]:
     """A server's transport, and a client made of bytes.
@@ -187,13 +189,28 @@ async def server_and_peer(
 
 async def skip_head(peer: RawPeer, skipped: trio.Event) -> None:
     """Read an HTTP head; frames behind it stay unread."""
-    while b"\r\n\r\n" not in peer.unread:
-        data = await peer.stream.receive_some(65536)
-        if not data:
-            raise EOFError
-        peer.unread += data
-    peer.unread = peer.unread.partition(b"\r\n\r\n")[2]
+    peer.unread = (await read_head(peer.stream)).partition(b"\r\n\r\n")[2]
     skipped.set()
+
+
+async def read_head(stream: trio.abc.Stream) -> bytes:
+    """An HTTP head, and what came with its end."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = await stream.receive_some(65536)
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+async def echo(transport: Transport) -> None:
+    """Send every message back until the connection ends."""
+    with suppress(ConnectionLost):
+        while True:
+            for message in await transport.receive():
+                transport.queue(message)
+            transport.flush()
 
 
 @asynccontextmanager
@@ -211,10 +228,9 @@ async def both_ends(
     done = trio.Event()
 
     async def serve() -> None:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            request += await ours.receive_some(65536)
-        async with open_server_transport(ours, request, peer="client", limits=limits) as transport:
+        async with open_server_transport(
+            ours, await read_head(ours), peer="client", limits=limits
+        ) as transport:
             server.append(transport)
             serving.set()
             await done.wait()
@@ -239,9 +255,7 @@ async def receive_all(transport: Transport, count: int) -> list[bytes]:
 
 async def answer_upgrade(stream: trio.abc.Stream, behind: bytes = b"") -> None:
     """A server's side of the upgrade, with bytes behind its answer."""
-    request = b""
-    while b"\r\n\r\n" not in request:
-        request += await stream.receive_some(65536)
+    request = await read_head(stream)
     key = request.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
     accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
     await stream.send_all(
