@@ -1,17 +1,18 @@
 """The HTTP front: what a connection says before it is a WebSocket.
 
-One port serves workers, clients, health checks and metrics. `Front.negotiate` reads one request head with h11,
-answers whatever is not an upgrade of ours, and hands the raw bytes of a good upgrade to `orbtrio.transport`, where
-trio-websocket reads them again. That costs 0.3 ms per connection and nothing per message, and nothing of ours stands
-in between that the two could disagree about.
+One port serves workers, clients, health checks and metrics. `Front.negotiate` reads one request head with
+h11, answers whatever is not an upgrade of ours, and hands the raw bytes of a good upgrade to
+`orbtrio.transport`, where trio-websocket reads them again. That costs 0.3 ms per connection and nothing per
+message, and nothing of ours stands in between that the two could disagree about.
 
-Everything here happens before anybody has said who they are, so it is the part strangers reach. Hence one deadline
-over all of it, 64 KiB at most, one request per connection, and no exception out of it but cancellation. Rejected:
-trio-websocket's own server (`serve_websocket`), whose listener ends for everybody when one peer sends a plain GET and
-resets, or one non-ASCII byte in `Host`.
+Everything here happens before anybody has said who they are, so it is the part strangers reach. Hence one
+deadline over all of it, 64 KiB at most, one request per connection, and no exception out of it but
+cancellation. Rejected: trio-websocket's own server (`serve_websocket`), whose listener ends for everybody
+when one peer sends a plain GET and resets, or one non-ASCII byte in `Host`.
 
-Two checks are against web pages: a browser opens a WebSocket to localhost for any page that asks (B-09), and a
-hostile name server may point the page's own name here (DNS rebinding, B-10). Programs send no `Origin` and pass.
+Two checks are against web pages: a browser opens a WebSocket to localhost for any page that asks (B-09), and
+a hostile name server may point the page's own name here (DNS rebinding, B-10). Programs send no `Origin` and
+pass.
 """
 
 from __future__ import annotations
@@ -81,11 +82,11 @@ class Front:
         """Read one request, and answer it unless it is an upgrade.
 
         Returns:
-            The bytes of a valid upgrade, pipelined frames behind it included, for `open_server_transport`; None if
-            the request was answered or refused or never came, and then the stream is closed.
+            The bytes of a valid upgrade, pipelined frames behind it included, for `open_server_transport`;
+            None if the request was answered or refused or never came, and then the stream is closed.
 
-        Nothing that a peer sends, and no moment at which it resets, raises anything here. Cancelling leaves the
-        stream to the caller.
+        Nothing that a peer sends, and no moment at which it resets, raises anything here. Cancelling leaves
+        the stream to the caller.
         """
         with trio.move_on_after(self._handshake_timeout), suppress(*_BROKEN):
             raw, answer = await self._read(stream)
@@ -165,7 +166,7 @@ class Front:
             return _refusal(400, "not a well-formed upgrade request")
         return None
 
-    # A rebound name is a name, for a page at an IP address is served from that very address: literals are safe.
+    # Rebinding takes a name: a page at an IP address is served from that very address, so literals are safe.
     def _is_ours(self, host: str) -> bool:
         name = _hostname(host)
         if self._hosts & {"*", name}:
@@ -185,7 +186,7 @@ class _Head:
         self.method = request.method.decode("latin-1")
         self.path = request.target.decode("latin-1").partition("?")[0]
         self.ascii = raw.isascii()
-        # What h11 takes for the end of the head is what everybody behind us does, and nothing but frames follows.
+        # The head ends where everybody behind us finds its end, and nothing but frames follows.
         self.plain = (
             raw.find(b"\r\n\r\n") + 4 == len(raw)
             and request.http_version == b"1.1"
@@ -194,7 +195,7 @@ class _Head:
         )
 
     def only(self, name: str) -> str | None:
-        """The value of a header; None if absent, all of them joined if it is repeated: no rule accepts that."""
+        """The value of a header; None if absent. Repeated ones come joined, and no rule accepts that."""
         values = [value for key, value in self._headers if key == name]
         return ", ".join(values) if values else None
 
@@ -237,7 +238,7 @@ def _serialise(connection: h11.Connection, answer: _Answer, *, with_body: bool) 
     return b"".join(parts)
 
 
-# To close a socket with bytes unread resets it, and a reset overtakes the answer: take what comes until the peer closes.
+# A socket closed with bytes unread is reset, and a reset overtakes the answer: take what comes for a while.
 async def _linger(stream: trio.abc.Stream) -> None:
     with trio.move_on_after(_LINGER):
         if isinstance(stream, trio.abc.HalfCloseableStream):

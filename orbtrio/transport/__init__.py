@@ -8,9 +8,9 @@ The only package that knows the WebSocket library. How bytes travel:
                                                                                                           v
     network <--Writer, one call per flush-- the outgoing buffer <--Transport.queue(), called by the session
 
-The session's task is the only reader of the network. trio-websocket keeps what is hard to get right and happens
-rarely: upgrade, ping and pong, close handshake. It sits on a Trio stream that shows it control frames only, and both
-it and the session write to one buffer, so that frames never interleave.
+The session's task is the only reader of the network. trio-websocket keeps what is hard to get right and
+happens rarely: upgrade, ping and pong, close handshake. It sits on a Trio stream that shows it control
+frames only, and both it and the session write to one buffer, so that frames never interleave.
 
 | module | what it hides |
 |---|---|
@@ -22,9 +22,9 @@ it and the session write to one buffer, so that frames never interleave.
 | `dial` | a URL, TCP, TLS, and what a server may answer instead of a WebSocket |
 | `opening` | both ends' context managers |
 
-Rejected: trio-websocket by itself (36 us to receive 100 bytes and 45 to send them; here 0.8 and 0.5); `websockets` as
-a sans-I/O protocol (4 us a frame, and a second library); a reader task that calls back with each message (no cheaper,
-and back-pressure becomes the callback's business).
+Rejected: trio-websocket by itself (36 us to receive 100 bytes and 45 to send them; here 0.8 and 0.5);
+`websockets` as a sans-I/O protocol (4 us a frame, and a second library); a reader task that calls back with
+each message (no cheaper, and back-pressure becomes the callback's business).
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """WebSocket frames (RFC 6455, section 5): bytes in, messages out; no sockets, no tasks, no clock.
 
-`FrameParser` takes whole binary messages off the bytes of an open connection and sets control frames aside, checked
-but unread, for trio-websocket to answer. `FrameSkipper` reads on once we have closed, for nothing but the peer's
-close frame.
+`FrameParser` takes whole binary messages off the bytes of an open connection and sets control frames aside,
+checked but unread, for trio-websocket to answer. `FrameSkipper` reads on once we have closed, for nothing
+but the peer's close frame.
 
-Everything declared is judged before anything is buffered for it: a length is held against `max_message_bytes`,
-fragments before it included, as soon as the frame's header is there. The rest of an unfinished frame is joined to
-the next read while the frame is small; a large one is appended to in place, or a message of 32 MiB would be copied
-once per read.
+Everything declared is judged before anything is buffered for it: a length is held against
+`max_message_bytes`, fragments before it included, as soon as the frame's header is there. The rest of an
+unfinished frame is joined to the next read while the frame is small; a large one is appended to in place, or
+a message of 32 MiB would be copied once per read.
 
-Rejected: wsproto, which trio-websocket brings along. It costs 14 us a frame (events, named tuples, four copies)
-where this costs 0.7, and counts no fragments, so that a million empty ones burn eleven seconds (B-17).
+Rejected: wsproto, which trio-websocket brings along. It costs 14 us a frame (events, named tuples, four
+copies) where this costs 0.7, and counts no fragments, so that a million empty ones burn eleven seconds
+(B-17).
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ _PLAIN: Final = _FIN | _BINARY
 
 _MAX_CONTROL_BYTES: Final = 125
 
-# From here on an unfinished frame is appended to in place: a bytearray costs a conversion at either end, joining
-# costs a copy of all there is for every read.
+# From here on an unfinished frame is appended to in place: a bytearray costs a conversion at either end,
+# joining # costs a copy of all there is for every read.
 _LARGE: Final = 64 * 1024
 
-# What may stand in a close frame besides 3000 to 4999 (RFC 6455, section 7.4, and IANA's registry). wsproto knows
-# the same ones; on any other it would hang up without an answer.
+# What may stand in a close frame besides 3000 to 4999 (RFC 6455, section 7.4, and IANA's registry). wsproto
+# knows # the same ones; on any other it would hang up without an answer.
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})
 
 
@@ -73,8 +74,8 @@ def frame_header(size: int) -> bytes:
 def encode_masked(payload: bytes) -> tuple[bytes, bytes]:
     """A masked binary frame, as clients send it: header and key, then the payload.
 
-    Every frame has a fresh key that nobody can foresee, for whoever chooses a payload must not be able to choose
-    what proxies see on the wire (RFC 6455, section 10.3).
+    Every frame has a fresh key that nobody can foresee, for whoever chooses a payload must not be able to
+    choose what proxies see on the wire (RFC 6455, section 10.3).
     """
     key = os.urandom(4)
     return _encode_header(len(payload), _MASKED) + key, mask(payload, key)
@@ -89,8 +90,8 @@ def python_mask(data: bytes | memoryview, key: bytes, /) -> bytes:
     if size < 300:
         keys = (key * (size // 4 + 1))[:size]
         return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
-    # One byte of the key at a time: each meets a strided quarter of the data, which translate() runs over at 1 ns a
-    # byte. A large integer would be three times slower.
+    # One byte of the key at a time: each meets a strided quarter of the data, which translate() runs over at
+    # 1 ns a # byte. A large integer would be three times slower.
     masked = bytearray(data)
     for offset, byte in enumerate(key):
         masked[offset::4] = masked[offset::4].translate(_XOR[byte])
@@ -106,7 +107,8 @@ def _choose_mask() -> Callable[[bytes | memoryview, bytes], bytes]:
 
 
 mask: Final = _choose_mask()
-"""The C function of the optional library `websockets` where it is installed (10 KB in 0.6 us), else `python_mask`."""
+"""The C function of the optional library `websockets` where it is installed (10 KB in 0.6 us), else
+`python_mask`."""
 
 
 # ---- frames in
@@ -118,7 +120,8 @@ class FrameParser:
     Args:
         masked: Whether the peer must mask its frames, which is whether we are the server.
         max_message_bytes: Largest message; may be changed between two calls of `take`.
-        max_fragments: Most frames of one message. A million empty ones stay below every limit in bytes (B-17).
+        max_fragments: Most frames of one message. A million empty ones stay below every limit in bytes
+            (B-17).
 
     Attributes:
         control: Pings and pongs found so far, checked, as they came; whoever answers them removes them.
@@ -156,7 +159,7 @@ class FrameParser:
 
     @property
     def held(self) -> int:
-        """A measure of the message under way: 0 between messages, and it grows with every byte and fragment."""
+        """A measure of the message under way: 0 between messages, more with each byte and fragment."""
         return self.unparsed + self._fragments_bytes + len(self._fragments)
 
     def feed(self, data: bytes) -> None:
@@ -175,9 +178,9 @@ class FrameParser:
         """All whole messages fed so far, at most `most`; what lies behind them stays unparsed.
 
         Raises:
-            RemoteProtocolError: a frame breaks the rules (1002), is text (1003), makes its message too large (1009)
-                or is one fragment too many (1008). Messages before it were returned by the call before; every later
-                call raises again.
+            RemoteProtocolError: a frame breaks the rules (1002), is text (1003), makes its message too large
+                (1009) or is one fragment too many (1008). Messages before it were returned by the call
+                before; every later call raises again.
         """
         if self._error is not None:
             raise self._error
@@ -306,8 +309,8 @@ def _decode_close(payload: bytes) -> tuple[int | None, str]:
 class FrameSkipper:
     """Reads on after we have closed: drops everything but the peer's close frame, keeps next to nothing.
 
-    It starts at any frame, also at one that `FrameParser` refused. Lengths can be read whatever else is wrong with a
-    frame, and only so is the peer's answer found behind the megabytes it should not have sent.
+    It starts at any frame, also at one that `FrameParser` refused. Lengths can be read whatever else is
+    wrong with a frame, and only so is the peer's answer found behind the megabytes it should not have sent.
 
     Args:
         masked: Whether the peer must mask its frames.
@@ -319,7 +322,7 @@ class FrameSkipper:
         self._skip = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        """The peer's close frame if `data` completes it, b"" if its close frame is malformed, None before that."""
+        """The peer's close frame once `data` completes it, b"" if it is malformed; None until then."""
         buffer = self._buffer + data
         while True:
             skipped = min(self._skip, len(buffer))

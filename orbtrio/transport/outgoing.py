@@ -58,7 +58,7 @@ class Writer:
         self._progress = trio.lowlevel.ParkingLot()
 
     def add(self, header: bytes, payload: Sequence[bytes] = (), size: int = 0) -> None:
-        """Add a frame to what the next flush writes: its header, and its payload in parts of together `size` bytes."""
+        """Add a frame to what the next flush writes: header, and parts of the payload, `size` bytes in all."""
         if self._stopped:
             return
         self._parts.append(header)
@@ -85,6 +85,7 @@ class Writer:
         self.unsent -= sent
         self._written += sent
         if self._progress:
+            # Somebody waits for bytes that nobody had flushed.
             self._progress.unpark_all()
         if sent < len(data):
             assert self.nursery is not None
@@ -92,7 +93,7 @@ class Writer:
             self.nursery.start_soon(self._drain, memoryview(data)[sent:])
 
     async def write_all(self, data: bytes = b"") -> None:
-        """Flush, `data` last, and wait until the network has taken all of it; what is added later does not count.
+        """Flush, with `data` last, and wait until the network has taken it; what is added later waits by itself.
 
         Raises:
             trio.BrokenResourceError: the connection ended first.

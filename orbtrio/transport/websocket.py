@@ -5,9 +5,9 @@ shows it control frames only, and of those only valid ones. While a connection i
 network, and control frames are handed over here; during the two handshakes nobody receives messages, and
 `ControlStream` reads for itself.
 
-The traps, all met: an invalid frame makes it hang up without a close frame; a ping that arrives after our close
-frame makes it raise; it waits for ever for a pong, for the answer to a close frame, and for an upgrade that ends in
-EOF; a refused upgrade ends in exceptions of three libraries. Nothing private of it is touched.
+The traps, all met: an invalid frame makes it hang up without a close frame; a ping that arrives after our
+close frame makes it raise; it waits for ever for a pong, for the answer to a close frame, and for an upgrade
+that ends in EOF; a refused upgrade ends in exceptions of three libraries. Nothing private of it is touched.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ReadHead: TypeAlias = Callable[[Pipe], Awaitable[tuple[bytes, bytes]]]
 
 _READ_BYTES: Final = 64 * 1024
 
-# Control frames that wait for trio-websocket before the session waits for it too. No honest peer sends so many at
-# once; a flood of pings is slowed down to the pace at which we answer (B-18).
+# Control frames that wait for trio-websocket before the session waits for it too. No honest peer sends so
+# many at # once; a flood of pings is slowed down to the pace at which we answer (B-18).
 _QUEUED_FRAMES: Final = 64
 
 
@@ -60,8 +60,8 @@ def request_upgrade(host: str, resource: str, headers: list[tuple[bytes, bytes]]
 async def ping(websocket: WebSocket) -> bool:
     """Send a ping and wait for its pong; False if the connection is closing instead.
 
-    Waits for ever, so set a deadline. A ping given up leaves four bytes in trio-websocket, until the next pong: a
-    peer that never sends one but always something else in time costs us these every `ping_timeout`.
+    Waits for ever, so set a deadline. A ping given up leaves four bytes in trio-websocket, until the next
+    pong: a peer that never sends one but always something else in time costs us these every `ping_timeout`.
     """
     try:
         await websocket.ping()
