@@ -1,8 +1,8 @@
 """The engine that most people would write: trio-websocket's public interface, a task and an event per job.
 
-It batches, waits, times out and answers as the spec says, and it is short and easy to follow. It has no limits,
-no requeueing, no resources and no defence against anybody. It is what orbtrio's cost is compared with, on the
-same machine in the same minute, so that a ratio means something where microseconds do not.
+It batches, waits, times out and answers as the spec says, and it is short and easy to follow. It has no
+limits, no requeueing, no resources and no defence against anybody. orbtrio's cost is compared with its cost,
+on the same machine in the same minute, so that a ratio means something where microseconds do not.
 
     WORKER_SECRET=... SERVER_PORT=5000 python -m benchmarks.baseline
 """
@@ -122,12 +122,17 @@ class Engine:
         return cbor2.dumps({"type": "worker_response", "output": output, "job_id": client_job_id})
 
 
-async def main(host: str, port: int, secret: str) -> None:
+async def serve(host: str, port: int, secret: str) -> None:
     """Serve until cancelled."""
     engine = Engine(secret)
     await trio_websocket.serve_websocket(engine.handle, host, port, ssl_context=None)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve until interrupted, with the spec's settings."""
     with suppress(KeyboardInterrupt):
-        trio.run(main, "127.0.0.1", int(os.environ["SERVER_PORT"]), os.environ["WORKER_SECRET"])
+        trio.run(serve, "127.0.0.1", int(os.environ["SERVER_PORT"]), os.environ["WORKER_SECRET"])
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,7 @@ ENGINES: Final[Mapping[str, Sequence[str]]] = {
 
 _ROUNDS: Final = 5
 _QUICK_ROUNDS: Final = 3
-_BASELINE_SHARE: Final = 4
+_QUICK_SHARE: Final = 0.5
 
 
 @attrs.define
@@ -103,9 +103,15 @@ class _Subject:
 
 
 def measure(
-    case: Case, engines: Mapping[str, EngineProcess], rounds: int
+    case: Case, engines: Mapping[str, EngineProcess], rounds: int, share: float = 1
 ) -> tuple[dict[str, Figures], list[float]]:
     """Run one case on all engines that can do it, in turn.
+
+    Args:
+        case: What to run.
+        engines: By name; the one called baseline gets fewer jobs, or none.
+        rounds: How often.
+        share: Of the jobs that the case has per round.
 
     Returns:
         The figures by engine; and CPU seconds per job of the CBOR library, one of each round.
@@ -119,9 +125,9 @@ def measure(
     with ExitStack() as cleanup:
         subjects: dict[str, _Subject] = {}
         for name, engine in engines.items():
-            if name == "baseline" and not case.baseline:
+            jobs = int(share * case.jobs * (case.baseline if name == "baseline" else 1))
+            if not jobs:
                 continue
-            jobs = case.jobs // _BASELINE_SHARE if name == "baseline" and not case.latency else case.jobs
             subjects[name] = subject = _Subject(engine, case, jobs)
             cleanup.callback(subject.close)
             subject.warm_up()
@@ -202,6 +208,7 @@ def main(arguments: Sequence[str] | None = None, engines: Mapping[str, Sequence[
     """Measure, print, and return the exit status."""
     options = _parse(arguments)
     rounds = options.repeat or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+    share = _QUICK_SHARE if options.quick else 1
     wanted = options.cases.split(",") if options.cases else ["*"]
     cases = [case for case in CASES if any(fnmatchcase(case.name, pattern) for pattern in wanted)]
     if options.quick and not options.cases:
@@ -218,7 +225,7 @@ def main(arguments: Sequence[str] | None = None, engines: Mapping[str, Sequence[
                 if chosen:
                     print(f"\n{head}", flush=True)
                 for case in chosen:
-                    figures, floors = measure(case, processes, rounds)
+                    figures, floors = measure(case, processes, rounds, share)
                     lines = latency_lines(case, figures) if latency else [cost_line(case, figures, floors)]
                     print(*lines, sep="\n", flush=True)
     except (WrongAnswer, EngineFailed) as error:

@@ -12,12 +12,13 @@ import gc
 import math
 import select
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
 from benchmarks import wire
 from benchmarks.cases import job_name
+from benchmarks.pinger import Pinger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Load", "WrongAnswer"]
 
 _RECEIVE_BYTES: Final = 256 * 1024
-_PING_INTERVAL: Final = 0.01
 # Seconds without any answer after which those that are missing count as lost.
 _PATIENCE: Final = 10.0
 # Seconds to listen on when all jobs are answered, for answers that should not come.
@@ -57,9 +57,6 @@ class _Peer:
     def on_messages(self, messages: list[bytes], now: float) -> None:
         """Whole messages have come."""
 
-    def on_pong(self, now: float) -> None:
-        """The engine has answered a ping."""
-
     def on_due(self, now: float) -> None:
         """The time is `due`."""
 
@@ -75,9 +72,7 @@ class _Peer:
         if messages:
             self.on_messages(messages, now)
         for opcode, payload in controls:
-            if opcode == wire.PONG:
-                self.on_pong(now)
-            elif opcode == wire.PING:
+            if opcode == wire.PING:
                 self.write(wire.frame(payload, wire.PONG))
             else:
                 code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
@@ -179,7 +174,7 @@ class _Client(_Peer):
         Raises:
             WrongAnswer: an answer is wrong, missing or one too many.
         """
-        sent_at = {
+        sent_at: dict[Any, tuple[int, float]] = {
             job_name(number): (number, at)
             for numbers, at in zip(self._numbers, self._sent_at, strict=False)
             for number in numbers
@@ -187,14 +182,15 @@ class _Client(_Peer):
         latencies = []
         for now, messages in self._answers:
             for raw in messages:
-                response = cbor2.loads(raw)
+                response: dict[str, Any] = cbor2.loads(raw)
                 job_id = response.get("job_id")
-                number, at = sent_at.pop(job_id, (None, 0.0))
-                if number is None:
+                sent = sent_at.pop(job_id, None)
+                if sent is None:
                     raise WrongAnswer(f"job_id {job_id!r} was answered twice, or never asked for")
-                output = dict(response["output"])
+                number, at = sent
+                output = dict(response.get("output", {}))
                 output.pop("id", None)
-                if response["type"] != "worker_response" or output != work.expected(number):
+                if response.get("type") != "worker_response" or output != work.expected(number):
                     raise WrongAnswer(f"job_id {job_id!r} has a wrong answer: {str(output)[:200]}")
                 latencies.append(now - at)
         if sent_at or len(self._sent_at) < len(self._frames):
@@ -202,32 +198,6 @@ class _Client(_Peer):
                 f"{len(sent_at)} jobs of a client have no answer, for example {next(iter(sent_at), None)}"
             )
         return latencies
-
-
-class _Pinger(_Peer):
-    # A client that submits nothing.
-
-    def __init__(self, load: Load) -> None:
-        super().__init__(load, None)
-        self.latencies: list[float] = []
-        self.running = False
-        self._asked_at = 0.0
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self.latencies = []
-        self.running = True
-        self.due = time.perf_counter()
-
-    def on_due(self, now: float) -> None:
-        self._asked_at = now
-        self.due = math.inf
-        self.write(wire.frame(b"", wire.PING))
-
-    def on_pong(self, now: float) -> None:
-        if self.running:
-            self.latencies.append(now - self._asked_at)
-            self.due = now + _PING_INTERVAL
 
 
 class Load:
@@ -245,11 +215,18 @@ class Load:
         self.epoll = select.epoll()
         self.peers: dict[int, _Peer] = {}
         self._case = case
-        # A job without a worker would wait for one, but the baseline has nowhere to let it wait.
-        self._workers = [_Worker(self, case) for _ in range(case.workers)]
-        self._pinger = _Pinger(self) if case.pings else None
-        self._listen(lambda: False, _REGISTRATION)
-        self._clients = [_Client(self, case) for _ in range(case.clients)]
+        self._pinger: Pinger | None = None
+        self._pings: list[float] = []
+        try:
+            self._workers = [_Worker(self, case) for _ in range(case.workers)]
+            if case.pings:
+                self._pinger = Pinger(port)
+            # A job without a worker would wait for one, but the baseline has nowhere to let it wait.
+            self._listen(lambda: False, _REGISTRATION)
+            self._clients = [_Client(self, case) for _ in range(case.clients)]
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def jobs_per_batch(self) -> float:
@@ -276,7 +253,7 @@ class Load:
                     self.verify()
                     raise WrongAnswer("not every job was answered")
             if self._pinger is not None:
-                self._pinger.running = False
+                self._pings = self._pinger.stop()
         finally:
             gc.enable()
 
@@ -291,10 +268,12 @@ class Load:
         """
         self._listen(lambda: False, _AFTERMATH)
         latencies = [latency for client in self._clients for latency in client.verify(self._case.work)]
-        return latencies if self._pinger is None else self._pinger.latencies
+        return self._pings if self._case.pings else latencies
 
     def close(self) -> None:
         """Hang up."""
+        if self._pinger is not None:
+            self._pinger.close()
         for peer in self.peers.values():
             peer.socket.close()
         self.epoll.close()
