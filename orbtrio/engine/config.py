@@ -110,6 +110,12 @@ class Config:
     max_queued_jobs: int = setting(
         whole(1), 1000, "ORB_MAX_QUEUED_JOBS", "Jobs that wait per worker, and per worker type without any."
     )
+    max_open_bytes: int = setting(
+        size(1024),
+        2048 * _MIB,
+        "ORB_MAX_OPEN_BYTES",
+        "Memory for the inputs of all open jobs; beyond it, jobs are refused.",
+    )
     registration_timeout: float = setting(
         _SECONDS, 10.0, "ORB_REGISTRATION_TIMEOUT", "For a peer to say what it is, once connected."
     )

@@ -121,7 +121,8 @@ class Exchange:
             affinity = None
             if pool is not None and pool.affinity_field is not None:
                 affinity = _affinity(request.input.get(pool.affinity_field))
-            if pool is None or key in open_jobs or self.draining or not pool.has_room(affinity):
+            full = self._table.size_bytes >= self._config.max_open_bytes
+            if pool is None or key in open_jobs or self.draining or full or not pool.has_room(affinity):
                 self._refuse(
                     requester, client_job_id, *self._why_not(request, pool, duplicate=key in open_jobs)
                 )
@@ -172,6 +173,8 @@ class Exchange:
             return "invalid_job", "job_id is that of a job which is still open; use a new one"
         if self.draining:
             return "engine_stopped", "the engine is stopping"
+        if self._table.size_bytes >= self._config.max_open_bytes:
+            return "queue_full", "open jobs take all the memory that ORB_MAX_OPEN_BYTES allows; submit later"
         text = f"{pool.jobs_queued} jobs wait for {len(pool.workers)} workers of this type"
         return "queue_full", text + "; submit later or add workers"
 

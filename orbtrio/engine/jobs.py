@@ -142,6 +142,7 @@ class JobTable:
 
     Attributes:
         open_jobs: How many are QUEUED or IN_FLIGHT.
+        size_bytes: What all jobs in the table take on the wire.
     """
 
     def __init__(self) -> None:
@@ -149,6 +150,7 @@ class JobTable:
         # OrderedDict's is constant.
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self.open_jobs = 0
+        self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -168,6 +170,7 @@ class JobTable:
         """Take in a new, QUEUED job. Deadlines must not decrease from call to call."""
         self._jobs[job.job_id] = job
         self.open_jobs += 1
+        self.size_bytes += len(job.wire)
         job.requester.open_jobs[job.client_key] = job
 
     def answer(self, job_id: str, owner: Owner) -> Job | None:
@@ -180,7 +183,6 @@ class JobTable:
         job = self._jobs.get(job_id)
         if job is None or job.owner is not owner or job.batch is None:
             return None
-        del self._jobs[job_id]
         return self._settle(job)
 
     def expire(self, now: float) -> list[Job]:
@@ -190,7 +192,6 @@ class JobTable:
             job = next(iter(self._jobs.values()))
             if job.deadline > now:
                 break
-            del self._jobs[job.job_id]
             if self._settle(job) is not None:
                 expired.append(job)
         return expired
@@ -199,7 +200,6 @@ class JobTable:
         """The engine itself ends an open job; True if it was open. The caller tells the client why."""
         if job.state is not QUEUED and job.state is not IN_FLIGHT:
             return False
-        del self._jobs[job.job_id]
         self._settle(job)
         return True
 
@@ -223,17 +223,21 @@ class JobTable:
             job.batch = None
             return True
         if job.state is ABANDONED:
-            del self._jobs[job.job_id]
-            job.state = SETTLED
+            self._remove(job)
         return False
 
     def _settle(self, job: Job) -> Job | None:
         # The owner first: it reads job.batch to know whether the job was queued or out.
         job.owner.let_go(job)
         was_open = job.state is not ABANDONED
-        job.state = SETTLED
+        self._remove(job)
         if not was_open:
             return None
         self.open_jobs -= 1
         del job.requester.open_jobs[job.client_key]
         return job
+
+    def _remove(self, job: Job) -> None:
+        del self._jobs[job.job_id]
+        self.size_bytes -= len(job.wire)
+        job.state = SETTLED

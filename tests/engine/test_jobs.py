@@ -39,7 +39,7 @@ class FakeOwner:
 
 
 def make_job(name: str, requester: FakeRequester, owner: FakeOwner, *, deadline: float = 300.0) -> Job:
-    return Job(0, name, name, name, requester, b"", "t", None, b"", deadline - 300.0, deadline, owner)
+    return Job(0, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, owner)
 
 
 class Bench:
@@ -65,6 +65,7 @@ class Bench:
         assert self.table.open_jobs == is_open
         assert (self.requester.open_jobs == {"j": self.job}) is is_open
         assert len(self.table) == (self.job.state is not SETTLED)
+        assert self.table.size_bytes == (self.job.state is not SETTLED) * len(self.job.wire)
 
 
 def answer(bench: Bench) -> bool:
