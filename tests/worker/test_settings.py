@@ -1,0 +1,106 @@
+"""The worker's environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from orbtrio.errors import ConfigError
+from orbtrio.worker.settings import VARIABLES, WorkerSettings
+
+NEEDED = {"WORKER_TYPE": "embedding", "WORKER_SECRET": "hush"}
+
+
+def test_defaults_are_those_of_the_spec() -> None:
+    settings = WorkerSettings.from_environ(NEEDED)
+    assert settings == WorkerSettings(
+        worker_type="embedding",
+        worker_secret="hush",
+        server_url="ws://localhost:5000/ws",
+        max_batch_size=32,
+        max_latency=30.0,
+        model_id=None,
+        log_level="info",
+    )
+
+
+def test_every_variable_is_read() -> None:
+    settings = WorkerSettings.from_environ(
+        {
+            "WORKER_TYPE": "llm",
+            "WORKER_SECRET": "hush",
+            "SERVER_URL": "wss://engine.example/ws",
+            "MAX_BATCH_SIZE": "4",
+            "MAX_LATENCY_MS": "12.5",
+            "MODEL_ID": "org/model",
+            "LOG_LEVEL": "DEBUG",
+        }
+    )
+    assert settings == WorkerSettings(
+        worker_type="llm",
+        worker_secret="hush",
+        server_url="wss://engine.example/ws",
+        max_batch_size=4,
+        max_latency=0.0125,
+        model_id="org/model",
+        log_level="DEBUG",
+    )
+
+
+def test_defaults_in_the_help_are_those_in_force() -> None:
+    shown = {name: variable.default for name, variable in VARIABLES.items() if variable.default}
+    assert WorkerSettings.from_environ(NEEDED | shown) == WorkerSettings.from_environ(NEEDED)
+
+
+def test_environ_is_the_default_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORKER_SECRET", "hush")
+    assert WorkerSettings.from_environ(worker_type="llm").worker_secret == "hush"
+
+
+def test_program_brings_its_own_worker_type() -> None:
+    assert WorkerSettings.from_environ({"WORKER_SECRET": "s"}, worker_type="llm").worker_type == "llm"
+    assert WorkerSettings.from_environ(NEEDED, worker_type="llm").worker_type == "embedding"
+
+
+def test_empty_variables_count_as_unset() -> None:
+    environ = NEEDED | {"MAX_BATCH_SIZE": "", "MODEL_ID": "", "SERVER_URL": ""}
+    assert WorkerSettings.from_environ(environ) == WorkerSettings.from_environ(NEEDED)
+
+
+def test_builtin_is_no_model_id() -> None:
+    assert WorkerSettings.from_environ(NEEDED | {"MODEL_ID": "builtin"}).model_id is None
+
+
+def test_secret_is_in_no_repr() -> None:
+    assert "hush" not in repr(WorkerSettings.from_environ(NEEDED))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("WORKER_TYPE", "", "WORKER_TYPE is not set"),
+        ("WORKER_TYPE", "a/b", "without a slash"),
+        ("WORKER_SECRET", "", "WORKER_SECRET is not set"),
+        ("SERVER_URL", "localhost:5000", "ws://localhost:5000/ws"),
+        ("SERVER_URL", "http://localhost:5000/ws", "ws://localhost:5000/ws"),
+        ("SERVER_URL", "ws:///ws", "ws://localhost:5000/ws"),
+        ("SERVER_URL", "ws://localhost:99999/ws", "ws://localhost:5000/ws"),
+        ("MAX_BATCH_SIZE", "0", "from 1 to 1000"),
+        ("MAX_BATCH_SIZE", "1001", "from 1 to 1000"),
+        ("MAX_BATCH_SIZE", "many", "a whole number, e.g. 32"),
+        ("MAX_BATCH_SIZE", "1.5", "a whole number, e.g. 32"),
+        ("MAX_LATENCY_MS", "0", "above 0"),
+        ("MAX_LATENCY_MS", "-5", "above 0"),
+        ("MAX_LATENCY_MS", "nan", "above 0"),
+        ("MAX_LATENCY_MS", "inf", "above 0"),
+        ("MAX_LATENCY_MS", "soon", "a number, e.g. 30000"),
+        ("LOG_LEVEL", "loud", "debug, info, warn, error"),
+    ],
+)
+def test_wrong_value_is_named_with_its_remedy(name: str, value: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        WorkerSettings.from_environ(NEEDED | {name: value})
+    assert name in str(caught.value)
+    assert hint in str(caught.value)
+    assert "hush" not in str(caught.value)

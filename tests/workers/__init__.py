@@ -1,0 +1,1 @@
+"""Tests of the models in `workers`, on real photographs and real text."""
