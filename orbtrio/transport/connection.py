@@ -325,7 +325,7 @@ class Transport:
             raise self._connection_lost()
 
     # Ask a silent peer for a sign of life, and give up on one that gives none (F-06, F-10). Any byte is one;
-    # a peer # that sends without being asked is not asked.
+    # a peer that sends without being asked is not asked.
     async def _keep_alive(self, websocket: WebSocket) -> None:
         reader, timeout = self._reader, self._limits.ping_timeout
         while True:
@@ -356,8 +356,8 @@ class Transport:
                 return
 
     # Sleep until `due`; whether the session was receiving in the last part of the `span` before it. Silence
-    # is the # peer's only while somebody listens: if the session was busy, or the whole process held up,
-    # bytes may be here # and unread (F-34, F-36).
+    # is the peer's only while somebody listens: if the session was busy, or the whole process held up,
+    # bytes may be here and unread (F-34, F-36).
     async def _listen_until(self, due: float, span: float) -> bool:
         await trio.sleep_until(due - span * (1 - _SURE))
         listening = self._reader.waiting

@@ -43,11 +43,11 @@ _PLAIN: Final = _FIN | _BINARY
 _MAX_CONTROL_BYTES: Final = 125
 
 # From here on an unfinished frame is appended to in place: a bytearray costs a conversion at either end,
-# joining # costs a copy of all there is for every read.
+# joining costs a copy of all there is for every read.
 _LARGE: Final = 64 * 1024
 
 # What may stand in a close frame besides 3000 to 4999 (RFC 6455, section 7.4, and IANA's registry). wsproto
-# knows # the same ones; on any other it would hang up without an answer.
+# knows the same ones; on any other it would hang up without an answer.
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})
 
 
@@ -91,7 +91,7 @@ def python_mask(data: bytes | memoryview, key: bytes, /) -> bytes:
         keys = (key * (size // 4 + 1))[:size]
         return (int.from_bytes(data, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
     # One byte of the key at a time: each meets a strided quarter of the data, which translate() runs over at
-    # 1 ns a # byte. A large integer would be three times slower.
+    # 1 ns a byte. A large integer would be three times slower.
     masked = bytearray(data)
     for offset, byte in enumerate(key):
         masked[offset::4] = masked[offset::4].translate(_XOR[byte])

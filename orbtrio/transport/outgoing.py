@@ -58,7 +58,7 @@ class Writer:
         self._progress = trio.lowlevel.ParkingLot()
 
     def add(self, header: bytes, payload: Sequence[bytes] = (), size: int = 0) -> None:
-        """Add a frame to what the next flush writes: header, and parts of the payload, `size` bytes in all."""
+        """Add a frame to what the next flush writes: header, and payload in parts of `size` bytes."""
         if self._stopped:
             return
         self._parts.append(header)
@@ -93,7 +93,7 @@ class Writer:
             self.nursery.start_soon(self._drain, memoryview(data)[sent:])
 
     async def write_all(self, data: bytes = b"") -> None:
-        """Flush, with `data` last, and wait until the network has taken it; what is added later waits by itself.
+        """Flush, with `data` last, and wait until the network has taken it; later additions do not count.
 
         Raises:
             trio.BrokenResourceError: the connection ended first.

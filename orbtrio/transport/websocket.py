@@ -36,7 +36,7 @@ ReadHead: TypeAlias = Callable[[Pipe], Awaitable[tuple[bytes, bytes]]]
 _READ_BYTES: Final = 64 * 1024
 
 # Control frames that wait for trio-websocket before the session waits for it too. No honest peer sends so
-# many at # once; a flood of pings is slowed down to the pace at which we answer (B-18).
+# many at once; a flood of pings is slowed down to the pace at which we answer (B-18).
 _QUEUED_FRAMES: Final = 64
 
 
