@@ -178,15 +178,19 @@ class Fabric:
         extensions = frozenset({"engine_errors"} if engine_errors else ())
         return await self._introduce(FakeClient, RegisterClient(token=token, extensions=extensions))
 
-    async def fake_peer(self) -> ScriptedPeer:
-        """Somebody who is connected and has not said yet who it is."""
-        return await self._introduce(ScriptedPeer, None)
+    async def fake_peer(self, address: str = "memory") -> ScriptedPeer:
+        """Somebody who is connected and has not said yet who it is.
+
+        Args:
+            address: Where the engine believes it comes from; some of its limits are per address.
+        """
+        return await self._introduce(ScriptedPeer, None, address)
 
     # --- Wires.
 
-    def open_link(self) -> Link:
+    def open_link(self, address: str = "memory") -> Link:
         """A new wire to the engine. Who speaks at its `peer_end` has to begin with HTTP."""
-        link = Link(f"memory:{len(self.links) + 1}")
+        link = Link(f"{address}:{len(self.links) + 1}")
         self.links.append(link)
         self._engines.start_soon(self.engine.handle, link.engine_end, link.name)
         return link
@@ -213,8 +217,10 @@ class Fabric:
         self.engine = Engine(self.config, listen=False)
         await self.start()
 
-    async def _introduce(self, kind: type[_P], registration: RegisterWorker | RegisterClient | None) -> _P:
-        link = self.open_link()
+    async def _introduce(
+        self, kind: type[_P], registration: RegisterWorker | RegisterClient | None, address: str = "memory"
+    ) -> _P:
+        link = self.open_link(address)
         peer = kind(link)
         await self._peers.start(peer.run, open_client_transport(_URL, open_stream=link.dial, limits=LIMITS))
         if registration is not None:
