@@ -12,10 +12,19 @@ another object: a loop left by ``break`` lets go of the iterator, and the feeder
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "JobResult", "JobResults"]
 
 # How long the feeder may draw jobs without letting others run, in seconds.
-_TURN: Final = 0.001
+_TURN: Final = 0.002
 
 
 @attrs.frozen(eq=False)
@@ -102,6 +111,8 @@ class JobResults:
         max_in_flight_bytes: int,
     ) -> None:
         self._started = False
+        if max_in_flight < 1 or max_in_flight_bytes < 1:
+            raise ValueError("max_in_flight and max_in_flight_bytes are at least 1")
         self._nursery = nursery
         self._flow = _Flow(source, enter, outbox, max_in_flight, max_in_flight_bytes)
 
@@ -143,7 +154,7 @@ class JobResults:
 
     # `async for` does not close its iterator when it is left by `break`, so this is how most of them end.
     def __del__(self) -> None:
-        if self._started and not self._flow.fed:
+        if self._started:
             self._flow.abandon()
 
 
@@ -165,7 +176,7 @@ class _Flow:
         self.held = 0
         self.arrived = Signal()
         self.fed = False
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self.done = trio.Event()
         self._source = source
         self._enter = enter
@@ -193,33 +204,40 @@ class _Flow:
 
     def abandon(self) -> None:
         """Nobody wants more results."""
-        for ticket in self._outbox.owned_by(self):
-            self._outbox.forget(ticket)
-        self.ready.clear()
-        self.held = 0
-        self.fed = True
         self._scope.cancel()
+        self._forget()
+        self.fed = True
+        self.failure = None
         self.arrived.set()
 
     async def feed(self) -> None:
         """Draw jobs while there is room for them, until the source has no more."""
-        self.failure = ConnectionLost("the client was closed before all jobs were done")
-        jobs = aiter(self._source) if isinstance(self._source, AsyncIterable) else _Steps(iter(self._source))
         try:
             with self._scope:
-                await self._draw(jobs)
-            self.failure = None
-        # The user's iterable may raise anything. Its consumer must see it, and the client's other users must
-        # not.
+                await self._draw_all()
+        # The user's iterable may raise anything. Its consumer must see it, the client's other users must not.
         except Exception as error:
             self.failure = error
+        except trio.Cancelled:
+            self.failure = ConnectionLost("the client was closed before all jobs were done")
+            raise
         finally:
+            if self._scope.cancel_called:
+                # A job may have come in between `abandon` and the checkpoint that told this task of it.
+                self._forget()
             self.fed = True
             self.arrived.set()
-            # A generator that was not exhausted belongs to nobody else any more.
-            if inspect.isasyncgen(self._source):
-                await self._source.aclose()
             self.done.set()
+
+    async def _draw_all(self) -> None:
+        if not isinstance(self._source, AsyncIterable):
+            await self._draw(_Steps(iter(self._source)))
+        elif isinstance(self._source, AsyncGenerator):
+            # If it is not exhausted, nobody else will close it.
+            async with aclosing(self._source):
+                await self._draw(self._source)
+        else:
+            await self._draw(aiter(self._source))
 
     async def _draw(self, jobs: AsyncIterator[Job]) -> None:
         turn_ends = time.perf_counter() + _TURN
@@ -228,7 +246,6 @@ class _Flow:
                 raise TypeError(f"submit_many takes orbtrio.Job objects, not {type(job).__name__}")
             while self.held >= self._max_in_flight or self._held_bytes >= self._max_bytes:
                 await self._room.wait()
-            self.held += 1
             try:
                 ticket = await self._enter(job, self)
             except (InvalidMessage, OSError, TypeError, ValueError) as error:
@@ -236,10 +253,17 @@ class _Flow:
                 self._put(JobResult(job, error, None), 0)
             else:
                 self._held_bytes += ticket.size
+            self.held += 1
             # A source may be slow without ever waiting, for example when it decodes a video.
             if time.perf_counter() >= turn_ends:
                 await trio.lowlevel.checkpoint()
                 turn_ends = time.perf_counter() + _TURN
+
+    def _forget(self) -> None:
+        for ticket in self._outbox.owned_by(self):
+            self._outbox.forget(ticket)
+        self.ready.clear()
+        self.held = 0
 
     def _put(self, result: JobResult, size: int) -> None:
         self.ready.append((result, size))

@@ -300,12 +300,12 @@ class Outbox:
         self._on_trial = []
 
     def _accuse(self, unproven: list[Ticket], refusal: str) -> None:
-        if any(ticket.unproven for ticket in self._acquitted):
-            # It may as well have been one of those: the engine is slower than we thought.
-            self.probe_time = min(2 * self.probe_time, _LONGEST_PROBE)
-        group = [
-            each for each in self._on_trial if each.unproven and each.client_job_id in self._open
-        ] or unproven
+        group = [each for each in self._on_trial if each.unproven and each.client_job_id in self._open]
+        if not group:
+            group = unproven
+            if any(each.unproven for each in self._acquitted):
+                # It may as well have been one of those: the engine is slower than we thought.
+                self.probe_time = min(2 * self.probe_time, _LONGEST_PROBE)
         if len(group) > 1:
             middle = len(group) // 2
             self._suspects.extendleft((group[middle:], group[:middle]))

@@ -92,7 +92,8 @@ def test_what_waits_is_packed_into_one_request_in_order(outbox: Outbox, owner: O
 
 
 def test_requests_stay_below_the_limit_and_a_larger_job_goes_alone(outbox: Outbox, owner: Owner) -> None:
-    for job_id, size in {"a": 4000, "b": 4000, "c": 4000, "d": 20_000, "e": 0}.items():
+    sizes: list[tuple[str, int]] = [("a", 4000), ("b", 4000), ("c", 4000), ("d", 20_000), ("e", 0)]
+    for job_id, size in sizes:
         add(outbox, owner, job_id, size=size)
     assert sent(outbox) == [["a", "b"], ["c"], ["d"], ["e"]]
 
@@ -140,7 +141,8 @@ def test_a_forgotten_job_is_not_sent(outbox: Outbox, owner: Owner) -> None:
 def test_an_answer_ends_its_job_once_and_strangers_are_dropped(outbox: Outbox, owner: Owner) -> None:
     add(outbox, owner, "a")
     assert sent(outbox) == [["a"]]
-    for job_id in ("a", "a", "never", 7, None, [], {"x": 1}):
+    named: list[object] = ["a", "a", "never", 7, None, [], {"x": 1}]
+    for job_id in named:
         answer(outbox, job_id, id="engine's", vector=[0.5])
     [ticket] = owner.tickets
     assert (ticket.output, ticket.error) == ({"vector": [0.5]}, None)
@@ -179,9 +181,10 @@ def test_a_null_error_is_none(outbox: Outbox, owner: Owner) -> None:
 
 
 def test_jobs_expire_in_order_of_their_deadlines(outbox: Outbox, owner: Owner) -> None:
-    for job_id, timeout in {"slow": 9.0, "quick": 1.0, "gone": 0.5, "even": 1.0}.items():
-        ticket = add(outbox, owner, job_id, timeout=timeout)
-    outbox.forget(ticket)
+    add(outbox, owner, "slow", timeout=9.0)
+    add(outbox, owner, "quick", timeout=1.0)
+    add(outbox, owner, "gone", timeout=0.5)
+    outbox.forget(add(outbox, owner, "even", timeout=1.0))
     assert outbox.next_deadline == 0.5
     outbox.expire(0.4)
     assert not owner.tickets
@@ -313,7 +316,9 @@ def test_suspects_that_ended_are_not_tried(outbox: Outbox, owner: Owner) -> None
     assert trial(outbox) == []
 
 
-def test_a_refusal_after_the_acquittal_doubles_the_patience(outbox: Outbox, owner: Owner) -> None:
+def test_a_refused_group_is_halved_and_the_acquitted_wait_with_the_others(
+    outbox: Outbox, owner: Owner
+) -> None:
     for job_id in "abcd":
         add(outbox, owner, job_id)
     assert sent(outbox) == [["a", "b", "c", "d"]]
@@ -321,11 +326,21 @@ def test_a_refusal_after_the_acquittal_doubles_the_patience(outbox: Outbox, owne
     assert trial(outbox) == ["a", "b"]
     outbox.acquit()
     assert trial(outbox) == ["c", "d"]
-    assert outbox.probe_time == 0.5
     outbox.link_lost("1009")
-    assert outbox.probe_time == 1.0
-    # The acquitted wait with the others; the group is halved.
     assert trial(outbox) == ["c"]
+    assert outbox.probe_time == 0.5
+
+
+def test_a_refusal_after_the_last_acquittal_doubles_the_patience(outbox: Outbox, owner: Owner) -> None:
+    for job_id in "abcd":
+        add(outbox, owner, job_id)
+    assert sent(outbox) == [["a", "b", "c", "d"]]
+    for probe_time in (0.5, 1.0, 2.0, 4.0, 8.0, 8.0):
+        outbox.link_lost("1009")
+        assert outbox.probe_time == probe_time
+        for group in (["a", "b"], ["c", "d"], []):
+            assert trial(outbox) == group
+            outbox.acquit()
 
 
 def test_all_of_a_group_answered_the_refusal_is_about_those_acquitted_before(
