@@ -88,6 +88,7 @@ class Transport:
             max_bytes=limits.max_buffered_bytes,
             timeout=limits.write_timeout,
             lose=self._lose,
+            fail=self._stop_writing,
             flusher=flusher,
         )
         self._control = ControlStream(
@@ -103,7 +104,8 @@ class Transport:
         self._services = trio.CancelScope()
         self._opened = trio.Event()
         self._violation: RemoteProtocolError | None = None
-        # What we said when we began to close, and why the connection is over.
+        # What broke a write; what we said when we began to close; why the connection is over.
+        self._break: str | None = None
         self._farewell: tuple[str, int] | None = None
         self._closing_scope = trio.CancelScope()
         self._loss: tuple[str, int | None] | None = None
@@ -134,8 +136,8 @@ class Transport:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is over or being closed from here."""
-        return self._loss is not None or self._farewell is not None
+        """Whether nothing can be sent any more: the connection is over, or about to be."""
+        return self._farewell is not None or self._writer.stopped
 
     # ---- messages
 
@@ -152,7 +154,8 @@ class Transport:
 
         For one task at a time. Cancelling loses nothing.
         """
-        if self._parser.unparsed:
+        if self._parser.missing <= 0:
+            # Held back by `most`: there may be no reason to wait below.
             await trio.lowlevel.checkpoint()
         while True:
             if self._farewell is not None:
@@ -177,23 +180,24 @@ class Transport:
     async def _read(self) -> None:
         try:
             if not await self._reader.read():
-                self._lose("the peer hung up without a close frame")
+                self._lose(self._break or "the peer hung up without a close frame")
         except Interrupted:
             pass
         except BROKEN as error:
             self._lose(describe(error))
 
     async def _answer_close(self, frame: bytes) -> None:
-        with trio.move_on_after(self._limits.close_timeout) as patience:
-            await self._control.offer_close(frame)
-            await self._ended.wait()
-        if patience.cancelled_caught:
-            self._finish()
+        with trio.move_on_after(self._limits.close_timeout):
+            # Answered or not: nobody hears us, but what the peer said is known.
+            if not self._writer.stopped:
+                await self._control.offer_close(frame)
+                await self._ended.wait()
+        self._finish()
 
     def queue(self, *parts: bytes) -> None:
         """Add a binary message, given in parts, to what the next flush writes; never blocks, never raises.
 
-        Dropped if the connection is over, as whoever receives will hear. If more than
+        Dropped if nothing can be sent any more, as whoever receives will hear. If more than
         `max_buffered_bytes` gather, the connection is cut.
         """
         if self._farewell is not None:
@@ -226,7 +230,7 @@ class Transport:
             ConnectionLost: the connection ended first.
         """
         await self._writer.wait(below)
-        if self._loss is not None:
+        if self._writer.stopped:
             raise self._connection_lost()
 
     # ---- the end
@@ -246,7 +250,11 @@ class Transport:
                 self._pipe.interrupt()
                 self._closing_scope.deadline = trio.current_time() + self._limits.close_timeout
                 with self._closing_scope:
-                    await self._websocket.aclose(code, reason or None)
+                    # Lone surrogates would make wsproto raise.
+                    text = reason.encode(errors="replace").decode()
+                    await self._websocket.aclose(code, text or None)
+                    # If the peer was faster, its close frame is still being answered.
+                    await self._ended.wait()
                 self._finish()
             await self._ended.wait()
             await self._pipe.aclose()
@@ -254,6 +262,11 @@ class Transport:
     def abort(self, reason: str = "aborted from here") -> None:
         """End the connection at once and drop what is unsent; idempotent, never raises."""
         self._lose(reason)
+
+    # What the peer said before it went, and why it went, can still be read (F-05).
+    def _stop_writing(self, reason: str) -> None:
+        self._break = self._break or reason
+        self._writer.stop()
 
     def _lose(self, reason: str, code: int | None = None) -> None:
         if self._loss is not None:
@@ -275,11 +288,10 @@ class Transport:
         elif self._parser.close is not None:
             self._lose(self._parser.close_reason or "closed by the peer", self._parser.close_code)
         else:
-            self._lose("not a WebSocket peer")
+            self._lose(self._break or "not a WebSocket peer")
 
     def _connection_lost(self) -> ConnectionLost:
-        assert self._loss is not None
-        reason, code = self._loss
+        reason, code = self._loss or (self._break or "lost", None)
         return ConnectionLost(reason, code=code)
 
     # ---- services
@@ -304,10 +316,12 @@ class Transport:
                         await self._ended.wait()
                     self._lose("no WebSocket handshake in time")
                     nursery.cancel_scope.cancel()
-        # What hostile bytes make trio-websocket and h11 raise, UnicodeDecodeError among it, ends this
-        # connection and nothing else.
+        # What hostile bytes make trio-websocket and h11 raise during the handshake, UnicodeDecodeError among
+        # it, ends this connection and nothing else. Later it is a bug, but still one connection's.
         except* Exception as group:
-            self._lose(f"no WebSocket handshake: {describe(group)}")
+            level = logging.ERROR if self._opened.is_set() else logging.DEBUG
+            logger.log(level, "%s: the connection failed", self.peer, exc_info=group)
+            self._lose(f"not a WebSocket peer: {describe(group)}")
         finally:
             self._lose("aborted from here")
             self._opened.set()
@@ -336,6 +350,8 @@ class Transport:
             with trio.move_on_at(asked + timeout * _SURE):
                 if not await ping(websocket):
                     return
+            if reader.last_received >= asked:
+                continue
             listening = await self._listen_until(asked + timeout, timeout)
             if listening and reader.last_received < asked:
                 self._lose(f"no answer to ping within {timeout:g} s")

@@ -64,13 +64,17 @@ class Target:
             ConfigError: it is not one of a WebSocket.
         """
         example = "expected one like ws://localhost:5000/ws"
+        # Passwords and tokens stay out of errors.
+        shown = url.partition("?")[0].rpartition("@")[2]
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise ConfigError(f"{url!r} is no URL ({error}); {example}") from None
+            raise ConfigError(f"{shown!r} is no URL ({error}); {example}") from None
         if parts.scheme not in ("ws", "wss") or not host:
-            raise ConfigError(f"{url!r} is no URL of a WebSocket; {example}")
+            raise ConfigError(f"{shown!r} is no URL of a WebSocket; {example}")
+        if parts.username is not None:
+            raise ConfigError("a password in the URL is not sent; give it as a header")
         secure = parts.scheme == "wss"
         resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(host, port or (443 if secure else 80), secure, resource)

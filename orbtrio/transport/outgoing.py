@@ -27,11 +27,13 @@ class Writer:
         max_bytes: Most bytes to hold; more, and the peer is considered stuck.
         timeout: Seconds in which at least one byte must leave.
         lose: Called with the reason when the connection must end.
+        fail: Called with the reason when the pipe broke.
         flusher: Told of this writer when there is something to flush.
 
     Attributes:
         nursery: Where the task runs that writes what did not leave at once; to be set before the first flush.
         unsent: Bytes added that the network has not taken.
+        stopped: Whether everything is dropped from now on.
     """
 
     def __init__(
@@ -41,25 +43,27 @@ class Writer:
         max_bytes: int,
         timeout: float,
         lose: Callable[[str], None],
+        fail: Callable[[str], None],
         flusher: Flusher | None = None,
     ) -> None:
         self.nursery: trio.Nursery | None = None
         self.unsent = 0
+        self.stopped = False
         self._pipe = pipe
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._lose = lose
+        self._fail = fail
         self._flusher = flusher
         self._parts: list[bytes] = []
         self._listed = False
         self._draining = False
-        self._stopped = False
         self._written = 0
         self._progress = trio.lowlevel.ParkingLot()
 
     def add(self, header: bytes, payload: Sequence[bytes] = (), size: int = 0) -> None:
         """Add a frame to what the next flush writes: header, and payload in parts of `size` bytes."""
-        if self._stopped:
+        if self.stopped:
             return
         self._parts.append(header)
         self._parts += payload
@@ -80,7 +84,7 @@ class Writer:
         try:
             sent = self._pipe.send_now(data)
         except BROKEN as error:
-            self._lose(describe(error))
+            self._fail(describe(error))
             return
         self.unsent -= sent
         self._written += sent
@@ -102,9 +106,9 @@ class Writer:
         due = self._written + self.unsent
         self.flush()
         await trio.lowlevel.checkpoint()
-        while not self._stopped and self._written < due:
+        while not self.stopped and self._written < due:
             await self._progress.park()
-        if self._stopped:
+        if self.stopped:
             raise trio.BrokenResourceError
 
     async def wait(self, below: int) -> None:
@@ -115,7 +119,7 @@ class Writer:
 
     def stop(self) -> None:
         """Drop everything, now and from now on."""
-        self._stopped = True
+        self.stopped = True
         self._parts.clear()
         self.unsent = 0
         self._progress.unpark_all()
@@ -136,7 +140,7 @@ class Writer:
                     rest = memoryview(b"".join(self._parts))
                     self._parts.clear()
         except BROKEN as error:
-            self._lose(describe(error))
+            self._fail(describe(error))
         except trio.Cancelled:
             # A frame may have left by half.
             self._lose("cancelled in the middle of a write")

@@ -397,7 +397,53 @@ async def test_reset_is_noticed_by_a_write() -> None:
             await transport.wait_sent()
 
 
+@kinds
+async def test_last_words_are_heard_after_a_write_has_failed(kind: Kind) -> None:
+    # F-05. A peer that refuses us may close TCP before it has read everything: that must not hide why.
+    async with server_and_peer(kind, TransportLimits(max_buffered_bytes=1 << 30)) as (transport, peer):
+        transport.send(b"never read")
+        await transport.wait_sent()
+        await peer.send(frame(b"result"), frame(close_payload(1008, "why"), CLOSE))
+        await peer.reset() if kind == "memory" else await trio.aclose_forcefully(peer.stream)
+        with trio.fail_after(1):
+            while not transport.closed:
+                transport.send(bytes(100_000))
+                await trio.lowlevel.checkpoint()
+        with pytest.raises(ConnectionLost):
+            await transport.wait_sent()
+        assert await transport.receive() == [b"result"]
+        error = await lost(transport)
+        assert (error.code, error.reason) == (1008, "why")
+
+
+async def test_reader_hears_what_broke_the_writer() -> None:
+    theirs, ours = trio.testing.memory_stream_pair()
+    assert isinstance(ours, trio.StapledStream)
+    async with server_and_peer("memory", streams=(theirs, ours)) as (transport, _):
+        ours.send_stream.send_all_hook = break_write
+        transport.send(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(theirs)
+        assert (await lost(transport)).reason == "no route to host"
+
+
+async def break_write() -> None:
+    raise OSError("no route to host")
+
+
 # ---- we end it
+
+
+@kinds
+async def test_close_lets_the_answer_to_the_peers_close_frame_leave_first(kind: Kind) -> None:
+    size = 8 << 20
+    async with server_and_peer(kind) as (transport, peer), trio.open_nursery() as nursery:
+        transport.send(bytes(size))
+        await peer.send(BYE)
+        nursery.start_soon(lost, transport)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(transport.close, 1001, "\ud800")
+        assert await peer.frames() == [(BINARY, bytes(size)), (CLOSE, close_payload(1000, "bye"))]
 
 
 @kinds
@@ -631,6 +677,33 @@ async def test_peer_that_answers_pings_is_kept(autojump_clock: trio.testing.Mock
             await transport.receive()
         assert not transport.closed
         assert trio.current_time() - transport.last_received <= 20.0
+        transport.abort()
+
+
+async def test_process_that_was_held_up_blames_nobody() -> None:
+    # F-36. The answer came in time, we did not.
+    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.1)
+    async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(lost, transport)
+        for _ in range(3):
+            opcode, payload = await peer.frame()
+            assert opcode == PING
+            await peer.send(frame(payload, PONG))
+            time.sleep(0.3)  # noqa: ASYNC251
+            await trio.sleep(0.01)
+            assert not transport.closed
+        transport.abort()
+
+
+async def test_pings_follow_each_other_at_the_interval(autojump_clock: trio.testing.MockClock) -> None:
+    limits = TransportLimits(ping_interval=1.0)
+    async with server_and_peer("memory", limits) as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(lost, transport)
+        for second in range(1, 6):
+            opcode, payload = await peer.frame()
+            assert opcode == PING
+            assert trio.current_time() == pytest.approx(second)
+            await peer.send(frame(payload, PONG))
         transport.abort()
 
 

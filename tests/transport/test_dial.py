@@ -45,6 +45,17 @@ def test_url_that_leads_nowhere_is_told(url: str) -> None:
         Target.parse(url)
 
 
+def test_secrets_in_a_url_stay_out_of_errors() -> None:
+    for url in (
+        "http://me:secret@host/?token=secret",
+        "ws://me:secret@host/ws",
+        "ws://me:secret@[::1/?secret",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Target.parse(url)
+        assert "secret" not in str(caught.value)
+
+
 async def test_localhost_is_found_whichever_address_it_resolves_to_first() -> None:
     # F-46.
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

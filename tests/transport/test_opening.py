@@ -213,13 +213,13 @@ async def test_headers_and_resource_are_sent() -> None:
         (b"SSH-2.0-OpenSSH\r\n", "not.*HTTP"),
         (b"\x15\x03\x01\x00\x02\x02\x46", "not.*HTTP.*wss://"),
         (b"HTTP/1.1 200 OK\r\n" + 4000 * b"X-Padding: 0123456789\r\n", "not.*HTTP"),
-        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "no WebSocket handshake"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "not a WebSocket peer"),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n",
-            "no WebSocket handshake",
+            "not a WebSocket peer",
         ),
-        (b"HTTP/1.1 101 \xff\r\nUpgrade: \xff\r\nConnection: \xff\r\n\r\n", "no WebSocket handshake"),
+        (b"HTTP/1.1 101 \xff\r\nUpgrade: \xff\r\nConnection: \xff\r\n\r\n", "not a WebSocket peer"),
         (b"HTTP/1.1", "hung up"),
         (b"", "hung up"),
     ],

@@ -66,7 +66,7 @@ async def open_writer(
         losses.append(reason)
         writer.stop()
 
-    writer = Writer(pipe, max_bytes=100, timeout=10.0, lose=lose, flusher=flusher)
+    writer = Writer(pipe, max_bytes=100, timeout=10.0, lose=lose, fail=lose, flusher=flusher)
     async with trio.open_nursery() as nursery:
         writer.nursery = nursery
         yield writer, losses

@@ -56,7 +56,7 @@ async def open_control(
         return head, frame(b"behind")
 
     reader = Reader(pipe, FrameParser(masked=True, max_message_bytes=1000, max_fragments=10))
-    writer = Writer(pipe, max_bytes=1000, timeout=1, lose=ends.append)
+    writer = Writer(pipe, max_bytes=1000, timeout=1, lose=ends.append, fail=ends.append)
     control = ControlStream(
         pipe,
         reader,
