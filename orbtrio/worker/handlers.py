@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
-from orbtrio.errors import InvalidMessage
+from orbtrio.errors import ConfigError, InvalidMessage
 from orbtrio.protocol import codec
 
 if TYPE_CHECKING:
@@ -67,11 +67,16 @@ class HandlerRunner:
         batched: Which of the two it is.
         concurrency: How many calls may run at once.
         max_batch_size: Most inputs of one call.
+
+    Raises:
+        ConfigError: `concurrency` is less than 1.
     """
 
     def __init__(
         self, handler: Handler | BatchHandler, *, batched: bool, concurrency: int, max_batch_size: int
     ) -> None:
+        if concurrency < 1:
+            raise ConfigError(f"concurrency is {concurrency}: set it to 1 or more")
         self._handler: Callable[[Any], Any] = handler
         self._is_async = _is_async(handler)
         self._round = partial(_together, max_batch_size) if batched else _one_by_one

@@ -132,7 +132,8 @@ async def run_worker(
             link stays.
 
     Raises:
-        BaseException: what the handler raised that is no `Exception`, and nothing else.
+        ConfigError: `concurrency` is less than 1, or the server's URL is not one of a WebSocket.
+        BaseException: what the handler raised that is no `Exception`.
 
     Cancelling waits for running calls of a sync handler, for threads cannot be stopped. Spec: "Worker
     Implementation".

@@ -13,6 +13,7 @@ import cbor2
 import pytest
 import trio
 
+from orbtrio.errors import ConfigError
 from orbtrio.protocol.messages import BatchJob
 from orbtrio.worker import handlers
 from orbtrio.worker.handlers import HandlerRunner
@@ -144,6 +145,11 @@ async def test_concurrent_async_calls_overlap(autojump_clock: MockClock) -> None
     )
     assert trio.current_time() - began == 3
     assert answers.rounds == [["b"], ["c"], ["a"], ["d"]] or answers.rounds == [["b"], ["c"], ["d"], ["a"]]
+
+
+def test_no_concurrency_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match="set it to 1 or more"):
+        HandlerRunner(double, batched=False, concurrency=0, max_batch_size=1)
 
 
 async def test_more_lanes_than_jobs_are_not_opened() -> None:
