@@ -131,6 +131,8 @@ async def test_cancelling_receive_loses_nothing(kind: Kind) -> None:
                 await trio.sleep(0.001)
             with trio.move_on_after(0.001):
                 received += await transport.receive()
+        with trio.fail_after(5):
+            received += await receive_all(transport, 2 - len(received))
         assert received == [b"one", b"two!"]
         assert await peer.frame() == (PONG, b"")
 
@@ -293,7 +295,7 @@ async def test_flood_of_pings_is_answered_while_others_are_served(kind: Kind) ->
         await flooder.send(BYE)
         assert answered == [(PONG, b"%d" % number) for number in range(count)]
         # A turn of the loop answers a few pings, never the flood.
-        assert sorted(delays)[len(delays) * 9 // 10] < 0.1
+        assert sorted(delays)[len(delays) * 9 // 10] < 0.5
 
 
 async def test_peer_that_floods_pings_and_reads_no_pongs_is_cut(
@@ -354,7 +356,7 @@ async def test_both_ends_hear_of_a_close(kind: Kind) -> None:
 @kinds
 async def test_both_ends_may_close_at_once(kind: Kind) -> None:
     async with both_ends(kind) as (client, server), trio.open_nursery() as nursery:
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             async with trio.open_nursery() as closing:
                 closing.start_soon(client.close)
                 closing.start_soon(server.close)
@@ -405,7 +407,7 @@ async def test_last_words_are_heard_after_a_write_has_failed(kind: Kind) -> None
         await transport.wait_sent()
         await peer.send(frame(b"result"), frame(close_payload(1008, "why"), CLOSE))
         await peer.reset() if kind == "memory" else await trio.aclose_forcefully(peer.stream)
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             while not transport.closed:
                 transport.send(bytes(100_000))
                 await trio.lowlevel.checkpoint()
@@ -478,7 +480,7 @@ async def test_close_wakes_the_task_that_receives(kind: Kind) -> None:
         assert await peer.frame() == (CLOSE, close_payload(1008, "out"))
         # What comes before the peer's answer is dropped, and pings now are no reason to fall over.
         await peer.send(frame(b"crossing"), frame(b"", PING), frame(bytes(100_000)), frame(b"", PONG), BYE)
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await receive()
             assert await peer.frames() == []
 
@@ -489,7 +491,7 @@ async def test_pings_read_before_closing_are_no_trouble(kind: Kind) -> None:
         await peer.send(frame(b"1"), *(100 * [frame(b"", PING)]))
         await receive_all(transport, 1)
         nursery.start_soon(transport.close)
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             frames = [await peer.frame()]
             while frames[-1][0] != CLOSE:
                 frames.append(await peer.frame())
@@ -502,7 +504,7 @@ async def test_close_frame_that_was_read_but_not_answered_is_answered_by_close(k
     async with server_and_peer(kind) as (transport, peer):
         await peer.send(frame(b"last"), BYE)
         await receive_all(transport, 1)
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await transport.close(1000)
         assert [opcode for opcode, _ in await peer.frames()] == [CLOSE]
 
@@ -598,24 +600,27 @@ async def test_write_that_gets_nowhere_ends_the_connection(autojump_clock: trio.
         assert trio.current_time() - started == pytest.approx(10.0)
 
 
-async def test_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
-    limits = TransportLimits(write_timeout=0.3)
-    size = 4 << 20
-    async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
-        transport.send(os.urandom(size))
-        received = 0
+async def test_slow_reader_is_not_cut_as_long_as_it_reads(autojump_clock: trio.testing.MockClock) -> None:
+    size = 2 << 20
+    streams = trio.testing.lockstep_stream_pair()
+    async with (
+        server_and_peer("memory", streams=streams) as (transport, peer),
+        trio.open_nursery() as nursery,
+    ):
+        transport.send(bytes(size))
 
         async def read() -> None:
-            nonlocal received
-            while received < size:
-                received += len(await peer.stream.receive_some(1 << 18))
-                await trio.sleep(0.03)
+            for _ in range((size >> 18) + 1):
+                await trio.sleep(9)
+                await peer.stream.receive_some(1 << 18)
 
         nursery.start_soon(read)
         await transport.wait_sent(below=size // 2)
-        assert transport.buffered_bytes <= size // 2
+        assert 0 < transport.buffered_bytes <= size // 2
         await transport.wait_sent()
         assert transport.buffered_bytes == 0
+        assert trio.current_time() > 60
+        transport.abort()
 
 
 async def test_fifty_peers_that_read_nothing_hold_up_nobody() -> None:
@@ -640,7 +645,7 @@ async def test_fifty_peers_that_read_nothing_hold_up_nobody() -> None:
                 flusher.flush()
                 assert await peer.frame() == (BINARY, bytes(1 << 16))
                 slowest = max(slowest, time.monotonic() - started)
-            assert slowest < 0.5
+            assert slowest < 2.0
         for transport in stopped:
             transport.abort()
         nursery.cancel_scope.cancel()
@@ -682,14 +687,14 @@ async def test_peer_that_answers_pings_is_kept(autojump_clock: trio.testing.Mock
 
 async def test_process_that_was_held_up_blames_nobody() -> None:
     # F-36. The answer came in time, we did not.
-    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.1)
+    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.2)
     async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(lost, transport)
         for _ in range(3):
             opcode, payload = await peer.frame()
             assert opcode == PING
             await peer.send(frame(payload, PONG))
-            time.sleep(0.3)  # noqa: ASYNC251
+            time.sleep(0.4)  # noqa: ASYNC251
             await trio.sleep(0.01)
             assert not transport.closed
         transport.abort()
