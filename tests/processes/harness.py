@@ -89,9 +89,8 @@ class EngineProcess:
         return self._status("VmHWM") - before
 
     def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time of the event loop's thread so far."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def _status(self, field: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -209,10 +209,10 @@ def test_no_message_costs_more_than_its_budget(tmp_path: Path, role: str, size: 
         },
     }
     with engine_with_neighbours(tmp_path) as (engine, neighbours):
+        # Processor time, because how long the loop stood still also depends on who else is on the machine.
         worst: dict[str, tuple[float, float]] = {}
         for name, bomb in bombs(size):
             message = as_message(role, bomb)
-            neighbours.worst = 0.0
             sock = open_socket(engine)
             sock.sendall(UPGRADE + b"\r\n")
             assert b"101" in sock.recv(4096)
@@ -228,11 +228,10 @@ def test_no_message_costs_more_than_its_budget(tmp_path: Path, role: str, size: 
                 time.sleep(0.05)
 
             # The message itself has to be held while it arrives; what counts is what it makes of itself.
+            before = engine.cpu_seconds()
             memory = engine.peak_memory(throw) - len(message)
-            cost = engine.cpu_seconds()
+            worst[name] = (engine.cpu_seconds() - before, memory / (1 << 20))
             sock.close()
-            worst[name] = (neighbours.worst, memory / (1 << 20))
-            del cost
             assert neighbours.failure is None, name
         for name, (seconds, mebibytes) in worst.items():
             print(f"{role:8} {name:26} {seconds * 1000:6.0f} ms {mebibytes:6.1f} MiB")
