@@ -14,7 +14,7 @@ import trio
 from orbtrio._nursery import open_service_nursery
 from orbtrio.client.link import ClientLimits, Link, Signal
 from orbtrio.client.many import Job, JobResults
-from orbtrio.client.outbox import Outbox, Ticket
+from orbtrio.client.outbox import Outbox, Ticket, measure
 from orbtrio.errors import ConnectionLost, InvalidMessage
 from orbtrio.inputs import attach
 from orbtrio.protocol.codec import request_job
@@ -216,10 +216,11 @@ class Client:
             wire = request_job(client_job_id, job.worker_type, job_input, job.extra)
         if self._link.over is not None:
             raise self._link.over()
-        ticket = Ticket(client_job_id, wire, resources, timeout, deadline, owner, job)
-        if ticket.size > self._limits.max_job_bytes:
+        size = measure(wire, resources)
+        if size > self._limits.max_job_bytes:
             limit = f"more than max_job_bytes ({self._limits.max_job_bytes})"
-            raise InvalidMessage(f"with its resources {ticket.size} bytes, {limit}", path="job")
+            raise InvalidMessage(f"with its resources {size} bytes, {limit}", path="job")
+        ticket = Ticket(client_job_id, wire, resources, size, timeout, deadline, owner, job)
         self._outbox.add(ticket)
         self._link.work.set()
         if deadline < self._sleeps_until:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from orbtrio.protocol.messages import Resource, WorkerResponse
 
-__all__ = ["Outbox", "Owner", "Ticket"]
+__all__ = ["Outbox", "Owner", "Ticket", "measure"]
 
 # Enough to make the cost of a frame vanish, and few enough that no engine chokes on one message.
 _MAX_JOBS: Final = 512
@@ -64,6 +64,11 @@ class Owner(Protocol):
         """Take back a ticket that has its outcome. Called once, never blocks."""
 
 
+def measure(wire: bytes, resources: tuple[Resource, ...]) -> int:
+    """The size of a job that is encoded as `wire` and refers to `resources`, in bytes."""
+    return len(wire) + sum(len(resource.data) + _RESOURCE_OVERHEAD for resource in resources)
+
+
 @attrs.define(eq=False)
 class _Request:
     """One message of this link; `accepted` once any of its jobs was answered."""
@@ -80,6 +85,7 @@ class Ticket:
         client_job_id: Unique within the client, and the same however often it is sent.
         wire: The encoded job.
         resources: What its input refers to.
+        size: Bytes that it holds, in its request and in memory; see `measure`.
         timeout: Seconds that its owner grants it.
         deadline: When they are over.
         owner: Who waits for it.
@@ -92,6 +98,7 @@ class Ticket:
     client_job_id: str
     wire: bytes
     resources: tuple[Resource, ...]
+    size: int
     timeout: float
     deadline: float
     owner: Owner
@@ -100,11 +107,6 @@ class Ticket:
     error: Exception | None = None
     strikes: int = 0
     _request: _Request | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that it holds, in its request and in memory."""
-        return len(self.wire) + sum(len(resource.data) + _RESOURCE_OVERHEAD for resource in self.resources)
 
     @property
     def unproven(self) -> bool:

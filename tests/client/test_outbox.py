@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orbtrio.client.outbox import Outbox, Ticket
+from orbtrio.client.outbox import Outbox, Ticket, measure
 from orbtrio.errors import ConnectionLost, JobFailed, JobRefused, JobTimedOut
 from orbtrio.protocol.codec import decode, request_job
 from orbtrio.protocol.messages import Resource, WorkerRequest, WorkerResponse
@@ -55,7 +55,7 @@ def add(
 ) -> Ticket:
     references = [{"__type": "resource-ref", "id": resource.resource_id} for resource in resources]
     wire = request_job(job_id, "t", {"padding": bytes(size), "references": references})
-    ticket = Ticket(job_id, wire, resources, timeout, timeout, owner)
+    ticket = Ticket(job_id, wire, resources, measure(wire, resources), timeout, timeout, owner)
     outbox.add(ticket)
     return ticket
 
