@@ -260,8 +260,11 @@ class Sessions:
     ) -> None:
         unknown = _UnknownMessages()
         while True:
-            for raw in await transport.receive():
-                message = connection.receive(raw)
+            received = await transport.receive()
+            received.reverse()
+            while received:
+                # Popped, not looked at: while 32 MiB are decoded and encoded anew, every copy counts.
+                message = connection.receive(received.pop())
                 if isinstance(message, WorkerRequest):
                     await self._exchange.accept(client, tenant, message)
                 elif isinstance(message, UnknownMessage):
