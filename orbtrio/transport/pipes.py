@@ -24,7 +24,9 @@ BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 # Trio asks the kernel for 16 KiB, so that 2 MiB leave in a hundred pieces, each with its wake-up.
 _UNSENT_LOW_WATER: Final = 256 * 1024
-_SEND_BYTES: Final = 256 * 1024
+_SOCKET_SEND_BYTES: Final = 256 * 1024
+# A stream takes a piece or fails, so this much must get through a slow link within the write timeout.
+_STREAM_SEND_BYTES: Final = 64 * 1024
 
 
 class Interrupted(Exception):
@@ -96,7 +98,7 @@ class SocketPipe:
             # `interrupt` means the receiver, but wakes everybody who waits for the socket.
             with suppress(BlockingIOError, trio.ClosedResourceError):
                 await trio.lowlevel.wait_writable(self._socket)
-                return self._socket.send(data[:_SEND_BYTES])
+                return self._socket.send(data[:_SOCKET_SEND_BYTES])
 
     def _check_open(self) -> None:
         # Trio's own complaint about a closed socket is a ValueError.
@@ -142,7 +144,7 @@ class StreamPipe:
 
     async def send_some(self, data: memoryview) -> int:
         self._check_open()
-        piece = data[:_SEND_BYTES]
+        piece = data[:_STREAM_SEND_BYTES]
         await self._stream.send_all(piece)
         return len(piece)
 
