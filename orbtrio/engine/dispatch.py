@@ -308,6 +308,8 @@ class Dispatcher:
             self._flush()
 
     def _deal(self, jobs: list[Job]) -> None:
+        # A pool whose last job died on its way here may be forgotten by now.
+        jobs = living(jobs)
         start = 0
         while start < len(jobs):
             # Requests are mostly of one type: runs of it are dealt together.
@@ -315,5 +317,5 @@ class Dispatcher:
             end = start + 1
             while end < len(jobs) and jobs[end].worker_type == worker_type:
                 end += 1
-            self._pools[worker_type].deal(living(jobs[start:end]))
+            self._pools[worker_type].deal(jobs[start:end])
             start = end
