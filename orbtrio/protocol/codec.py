@@ -18,7 +18,7 @@ the time), and faster libraries (they know no tags and sort the keys, or nobody 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cbor2
@@ -26,6 +26,7 @@ import cbor2
 from orbtrio.errors import DecodeError, InvalidMessage
 from orbtrio.protocol import references, scan
 from orbtrio.protocol.messages import (
+    DEFAULT_MESSAGE_BYTES,
     JobBatch,
     Message,
     RegisterClient,
@@ -69,26 +70,17 @@ _MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
 _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
 
 
-# How the library shall decode each tag: not at all. It asks here before it looks at what the tag is about,
-# and nothing but a LookupError would make it use a decoder of its own.
-class _Tags(Mapping[int, Callable[[Any, bool], object]]):
+# How the library shall decode each tag: not at all. It looks here before it looks at what the tag is about,
+# and would use a decoder of its own only for a tag that is missing. None is.
+class _Tags(dict[int, Callable[[Any, bool], object]]):
     def __init__(self, *, unwrap_typed_arrays: bool = False) -> None:
-        self.seen = False  # whether there was any
-        self._unwrap_typed_arrays = unwrap_typed_arrays
+        super().__init__({_TYPED_ARRAY: _typed_array} if unwrap_typed_arrays else {})
 
-    def __getitem__(self, tag: int) -> Callable[[Any, bool], object]:
-        self.seen = True
+    def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
         if tag in scan.STRUCTURAL_TAGS:
             raise ValueError(f"tag {tag} is not allowed")
-        if tag == _TYPED_ARRAY and self._unwrap_typed_arrays:
-            return _typed_array
-        return lambda value, immutable: cbor2.CBORTag(tag, value)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+        self[tag] = opaque = lambda value, immutable: cbor2.CBORTag(tag, value)
+        return opaque
 
 
 def _typed_array(value: Any, immutable: bool) -> object:
@@ -162,7 +154,7 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     wire = _load(raw, tags)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
-    if tags.seen:
+    if tags:
         _unwrap_resources(wire)
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
     if b"\xf7" in raw:
@@ -342,8 +334,10 @@ def _refuse_own_tags(value: object) -> None:
             items.extend(item.values())
         elif isinstance(item, (list, tuple)):
             items.extend(item)
-        elif not isinstance(item, _UNTAGGED) or (isinstance(item, int) and item.bit_length() > 64):
-            raise InvalidMessage(f"cannot be encoded: {type(item).__name__}, or a number of that size")
+        elif isinstance(item, int) and not -(1 << 64) <= item < 1 << 64:
+            raise InvalidMessage("cannot be encoded: a number of more than 64 bits")
+        elif not isinstance(item, _UNTAGGED):
+            raise InvalidMessage(f"cannot be encoded: {type(item).__name__}")
 
 
 # What arrives as it is; and what came from another peer, and only passes through this program.
@@ -361,11 +355,12 @@ def encode(message: Message) -> bytes:
     """
     match message:
         case RegisterWorker():
+            usual = message.max_message_bytes == DEFAULT_MESSAGE_BYTES
             config = _present(
                 worker_type=message.worker_type,
                 max_batch_size=message.max_batch_size,
                 max_latency_ms=max(1, round(message.max_latency * 1000)),
-                max_message_bytes=message.max_message_bytes,
+                max_message_bytes=None if usual else message.max_message_bytes,
                 max_unanswered_batches=message.max_unanswered_batches,
                 eager=message.eager or None,
                 extensions=sorted(message.extensions) or None,
@@ -389,8 +384,7 @@ def encode(message: Message) -> bytes:
             return b"".join([head, *entries])
         case WorkerResponse():
             return response_head(message.client_job_id) + cbor2.dumps(message.output)
-        case UnknownMessage():
-            raise InvalidMessage("cannot be encoded: its fields are not known", path="type")
+    raise InvalidMessage("cannot be encoded: nobody knows its fields", path="type")
 
 
 def _present(**fields: object) -> dict[str, object]:

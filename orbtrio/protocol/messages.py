@@ -59,11 +59,13 @@ MAX_BATCH_SIZE: Final = 1000
 # too.
 MAX_JOBS: Final = 10_000
 
+# Stock WebSocket libraries refuse messages of 1 MiB, so a worker that says nothing is sent less.
+DEFAULT_MESSAGE_BYTES: Final = 900 * 1024
+
 # Worker types become names of queues, and appear in settings, metrics and logs.
 _MAX_WORKER_TYPE: Final = 128
 
-# The client's id of a job that has none. Null would not do: it could be an id.
-MISSING: Final = attrs.NOTHING
+MISSING: Final = attrs.NOTHING  # the client's id of a job that has none; null could be an id
 
 
 # --- Rules for fields ---------------------------------------------------------------------------------------
@@ -141,7 +143,7 @@ class RegisterWorker:
     max_unanswered_batches: int | None = attrs.field(
         default=None, converter=_as_whole, validator=attrs.validators.optional(_whole)
     )
-    max_message_bytes: int = attrs.field(default=900 * 1024, converter=_as_whole, validator=_whole)
+    max_message_bytes: int = attrs.field(default=DEFAULT_MESSAGE_BYTES, converter=_as_whole, validator=_whole)
     extensions: frozenset[str] = attrs.field(default=frozenset(), converter=_as_names, validator=_names)
 
     @classmethod
@@ -158,11 +160,8 @@ class RegisterWorker:
             if type(latency_ms) is not int or latency_ms < 1:
                 raise InvalidMessage("expected a positive whole number", path="max_latency_ms")
             optional["max_latency"] = latency_ms / 1000
-        return cls(
-            worker_type=config.get("worker_type", ""),
-            worker_secret=secret if type(secret) is str else "",
-            **optional,
-        )
+        secret = secret if type(secret) is str else ""
+        return cls(worker_type=config.get("worker_type", ""), worker_secret=secret, **optional)
 
 
 @attrs.frozen(kw_only=True)

@@ -40,8 +40,8 @@ from orbtrio.errors import DecodeError, InvalidMessage
 
 __all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "check", "split_output"]
 
-# Levels of maps, arrays and tags. The spec's messages have eight; whoever walks values later may then
-# recurse.
+# Levels of maps, arrays and tags around anything, as the decoder counts them. The spec's messages have eight;
+# whoever walks values later may recurse.
 MAX_DEPTH: Final = 64
 
 # Admits a thousand vectors of 768 numbers, a thousand lists of ten detections, or 32 MiB of images.
@@ -271,6 +271,7 @@ class _Scanner:
         width_of = _WIDTH
         left = 1  # what is still to come in the innermost open container: items, or pairs if it is a map
         keys: set[bytes] | None = None  # the keys of that map so far; None if it is no map
+        inner: set[bytes] | None
         outer: list[tuple[int, set[bytes] | None]] = []
         while True:
             while not left:
@@ -342,25 +343,26 @@ class _Scanner:
                     raise DecodeError("reserved simple value")
                 work -= _CONTAINER
             else:
-                outer.append((left, keys))
-                if depth + len(outer) > MAX_DEPTH:
-                    raise DecodeError(f"more than {MAX_DEPTH} levels")
-                work -= _CONTAINER
+                members, inner = argument, None
                 if major == _MAP:
-                    left, keys = argument, set()
-                    if len(outer) == 1:
-                        self.keys = keys
-                elif major == _ARRAY:
-                    left, keys = argument, None
-                else:
+                    inner = set()
+                elif major == _TAG:
                     if argument in STRUCTURAL_TAGS:
                         raise DecodeError(f"tag {argument} is not allowed")
                     self.has_tags = True
-                    left, keys = 1, None
-                # Each item takes a byte at least: a count that cannot be true is refused before it is
+                    members = 1
+                # Each member takes a byte at least: a count that cannot be true is refused before it is
                 # believed.
-                if left > end - at:
+                if members > end - at:
                     raise IndexError
+                if not outer:
+                    self.keys = inner
+                work -= _CONTAINER
+                if members:
+                    outer.append((left, keys))
+                    if depth + len(outer) > MAX_DEPTH:
+                        raise DecodeError(f"more than {MAX_DEPTH} levels")
+                    left, keys = members, inner
 
 
 # What a text costs beyond being an item. Decoded, each of its characters takes 1, 2 or 4 bytes, as its rarest

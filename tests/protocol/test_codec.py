@@ -1,0 +1,642 @@
+"""Bytes to messages and back: the spec's examples, anything whatever, and what must not arrive changed."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import gc
+import time
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import cbor2
+import pytest
+from hypothesis import given
+
+from orbtrio.errors import DecodeError, InvalidMessage, ResourceRejected
+from orbtrio.protocol import codec, scan
+from orbtrio.protocol.messages import (
+    MISSING,
+    BatchJob,
+    InvalidJob,
+    JobBatch,
+    JobRequest,
+    RegisterClient,
+    RegisterWorker,
+    Resource,
+    UnknownMessage,
+    WorkerOutput,
+    WorkerRequest,
+    WorkerResponse,
+)
+from tests.strategies import (
+    BROKEN,
+    Grammar,
+    batch_wire,
+    broken,
+    cbor_values,
+    grammars,
+    hostile_items,
+    register_client_wire,
+    register_worker_wire,
+    worker_output_wire,
+    worker_request_wire,
+    worker_response_wire,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orbtrio.protocol.messages import Message
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equality of messages, for those on the hot path have none of their own."""
+    return type(first) is type(second) and attrs.asdict(first) == attrs.asdict(second)
+
+
+# --- The spec's examples ----------------------------------------------------------------------------------
+
+A_REFERENCE: Final = {"__type": "resource-ref", "id": "img-001"}
+A_REFERENCE_BYTES: Final = b"\xa2\x66__type\x6cresource-ref\x62id\x67img-001"
+
+# By section of the spec: the message, and its bytes, spelled out.
+EXAMPLES: Final[dict[str, tuple[Message, bytes]]] = {
+    "1. Worker Registration": (
+        RegisterWorker(
+            worker_type="embedding", worker_secret="my-secret-key", max_batch_size=32, max_latency=5.0
+        ),
+        b"\xa3\x64type\x6bi_am_worker\x6dworker_secret\x6dmy-secret-key\x6dworker_config\xa3"
+        b"\x6bworker_type\x69embedding\x6emax_batch_size\x18\x20\x6emax_latency_ms\x19\x13\x88",
+    ),
+    "2. Job Batch Distribution": (
+        JobBatch(
+            [
+                BatchJob("job-uuid-1", {"text": "hello world", "prompt_name": "query"}),
+                BatchJob("job-uuid-2", {"text": "goodbye world", "prompt_name": "passage"}),
+            ]
+        ),
+        b"\xa1\x66inputs\x82"
+        b"\xa2\x62id\x6ajob-uuid-1\x65input\xa2\x64text\x6bhello world\x6bprompt_name\x65query"
+        b"\xa2\x62id\x6ajob-uuid-2\x65input\xa2\x64text\x6dgoodbye world\x6bprompt_name\x67passage",
+    ),
+    "3. Worker Output": (
+        WorkerOutput(
+            [
+                (
+                    "job-1",
+                    b"\xa3\x62id\x65job-1\x69embedding\x82\xfb\x3f\xb9\x99\x99\x99\x99\x99\x9a"
+                    b"\xfb\x3f\xc9\x99\x99\x99\x99\x99\x9a\x65shape\x81\x19\x03\x00",
+                ),
+                ("job-2", b"\xa2\x62id\x65job-2\x65error\x6fImage too large"),
+            ]
+        ),
+        b"\xa2\x64type\x6dworker_output\x66output\x82"
+        b"\xa3\x62id\x65job-1\x69embedding\x82\xfb\x3f\xb9\x99\x99\x99\x99\x99\x9a"
+        b"\xfb\x3f\xc9\x99\x99\x99\x99\x99\x9a\x65shape\x81\x19\x03\x00"
+        b"\xa2\x62id\x65job-2\x65error\x6fImage too large",
+    ),
+    "Resource Lifecycle": (
+        WorkerRequest(
+            [JobRequest("job-1", "embedding", {"filepath": A_REFERENCE}, None, ("img-001",))],
+            [],
+            (Resource("img-001", "image", b"\x89PNG"),),
+        ),
+        b"\xa3\x64type\x6eworker_request"
+        b"\x69resources\x81\xa3\x62id\x67img-001\x64type\x65image\x64data\x44\x89PNG"
+        b"\x64jobs\x81\xa3\x66job_id\x65job-1\x6bworker_type\x69embedding\x65input"
+        b"\xa1\x68filepath" + A_REFERENCE_BYTES,
+    ),
+    "Full Request/Response Cycle": (
+        WorkerResponse("job-1", {"id": "job-uuid-1", "response": "a cat"}),
+        b"\xa3\x64type\x6fworker_response\x66job_id\x65job-1\x66output"
+        b"\xa2\x62id\x6ajob-uuid-1\x68response\x65a cat",
+    ),
+    "i_am_server": (
+        RegisterClient(version="1.0.1", token="t", extensions=frozenset({"engine_errors"})),
+        b"\xa4\x64type\x6bi_am_server\x67version\x651.0.1\x65token\x61t\x6aextensions\x81\x6dengine_errors",
+    ),
+}
+
+
+@pytest.mark.parametrize("section", EXAMPLES)
+def test_reads_the_examples_of_the_spec(section: str) -> None:
+    message, raw = EXAMPLES[section]
+    assert same(codec.decode(raw), message)
+    assert same(codec.decode(raw, unwrap_typed_arrays=True), message)
+    assert same(codec.decode(b"\xd9\xd9\xf7" + raw), message)
+
+
+@pytest.mark.parametrize("section", EXAMPLES)
+def test_writes_the_examples_of_the_spec(section: str) -> None:
+    message, raw = EXAMPLES[section]
+    assert codec.encode(message) == raw
+
+
+def test_writes_the_extensions_that_a_worker_asks_for() -> None:
+    message = RegisterWorker(
+        worker_type="llm",
+        worker_secret="s",
+        max_latency=0.0001,
+        eager=True,
+        max_unanswered_batches=2,
+        max_message_bytes=1 << 24,
+        extensions=frozenset({"progress", "cancel"}),
+    )
+    config = cbor2.loads(codec.encode(message))["worker_config"]
+    assert config["extensions"] == ["cancel", "progress"]
+    # Shorter than a millisecond cannot be said.
+    assert same(codec.decode(codec.encode(message)), attrs.evolve(message, max_latency=0.001))
+
+
+def test_a_document_travels_as_text() -> None:
+    reference = {"x": {"__type": "resource-ref", "id": "d"}}
+    message = WorkerRequest(
+        [JobRequest(1, "llm", reference, {"n": 1}, ("d",))], [], (Resource("d", "document", "é".encode()),)
+    )
+    raw = codec.encode(message)
+    assert cbor2.loads(raw)["resources"] == [{"id": "d", "type": "document", "data": "é"}]
+    assert same(codec.decode(raw), message)
+
+
+# --- Valid and broken messages ----------------------------------------------------------------------------
+
+
+@given(register_worker_wire() | register_client_wire() | batch_wire() | worker_response_wire())
+def test_messages_survive_the_wire(wire: dict[str, Any]) -> None:
+    message = codec.decode(cbor2.dumps(wire), unwrap_typed_arrays=True)
+    assert same(codec.decode(codec.encode(message), unwrap_typed_arrays=True), message)
+
+
+@given(worker_request_wire())
+def test_requests_survive_the_wire(wire: dict[str, Any]) -> None:
+    message = codec.decode(cbor2.dumps(wire))
+    assert isinstance(message, WorkerRequest)
+    assert len(message.jobs) == len(wire["jobs"])
+    assert same(codec.decode(codec.encode(message)), message)
+
+
+@given(worker_output_wire())
+def test_outputs_survive_the_wire(wire: dict[str, Any]) -> None:
+    message = codec.decode(cbor2.dumps(wire))
+    expected = [(entry["id"], cbor2.dumps(entry)) for entry in wire["output"]]
+    assert same(message, WorkerOutput(expected))
+    assert same(codec.decode(codec.encode(message)), message)
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_one_broken_rule_is_enough(message: str) -> None:
+    """B-45, B-47, B-48, B-52, B-56 to B-60, B-66: the right code, and a reason that names the field."""
+
+    @given(broken(message))
+    def refuses(case: tuple[str, Any]) -> None:
+        rule, wire = case
+        with pytest.raises(InvalidMessage) as caught:
+            codec.decode(cbor2.dumps(wire))
+        assert caught.value.close_code == (1009 if rule.startswith("1009") else 1008), rule
+        assert caught.value.path, rule
+
+    refuses()
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"\xa1\x64type\x65hello", UnknownMessage("hello")),
+        (b"\xa1\x64type\x78\x64" + b"x" * 100, UnknownMessage("x" * 64)),
+        (b"\xa2\x64type\x60\x66inputs\x80", UnknownMessage("")),
+    ],
+)
+def test_unknown_types_are_no_error(raw: bytes, expected: UnknownMessage) -> None:
+    """P-53, B-71."""
+    assert codec.decode(raw) == expected
+
+
+@pytest.mark.parametrize("raw", [b"\xa0", b"\xa1\x64type\x05", b"\xa1\x64type\xf6", b"\xa1\x64type\xc1\x61a"])
+def test_what_has_no_type_is_no_message(raw: bytes) -> None:
+    with pytest.raises(InvalidMessage, match="type: expected text"):
+        codec.decode(raw)
+
+
+# --- Anything whatever ------------------------------------------------------------------------------------
+
+
+def survives(raw: bytes) -> None:
+    """Decoding ends in a message or in the one kind of error, and what came out can be sent on."""
+    for unwrap in (False, True):
+        try:
+            message = codec.decode(raw, unwrap_typed_arrays=unwrap)
+        except InvalidMessage:
+            continue
+        if isinstance(message, WorkerOutput):
+            for job_id, entry in message.entries:
+                assert type(job_id) is str
+                assert type(codec.decode_item(entry)) is dict
+        elif isinstance(message, WorkerRequest):
+            for job in message.jobs:
+                codec.decode_item(codec.encode_job("id", job.input, job.extra))
+                codec.decode_item(codec.response_head(job.client_job_id) + b"\xa0")
+
+
+@given(hostile_items())
+def test_any_bytes_are_a_message_or_invalid(raw: bytes) -> None:
+    survives(raw)
+
+
+class Messages(Grammar):
+    """Maps that look like messages and hold anything."""
+
+    def message(self) -> bytes:
+        names = [
+            *("type", "jobs", "resources", "inputs", "output", "job_id", "version", "token", "extensions"),
+            *("worker_secret", "worker_config"),
+        ]
+        chosen = self._random.sample(names, self._random.randrange(6))
+        return self.fields(["type", *(name for name in chosen if name != "type")])
+
+    def fields(self, names: list[str]) -> bytes:
+        return self.head(5, len(names)) + b"".join(cbor2.dumps(name) + self.value(name) for name in names)
+
+    def value(self, name: str) -> bytes:
+        if self._random.random() < 0.15:
+            return self.item(2)
+        types = [
+            "worker_request",
+            "worker_output",
+            "worker_response",
+            "i_am_worker",
+            "i_am_server",
+            "image",
+            "t",
+        ]
+        match name:
+            case "type" | "worker_type":
+                return cbor2.dumps(self._random.choice(types))
+            case "jobs" | "inputs" | "output" | "resources":
+                members = [self.member() for _ in range(self._random.randrange(4))]
+                return self.head(4, len(members)) + b"".join(members)
+            case "worker_config":
+                config = ["worker_type", "max_batch_size", "max_latency_ms", "eager", "extensions"]
+                return self.fields(self._random.sample(config, self._random.randrange(1, 6)))
+            case "id" | "job_id":
+                return self._random.choice([b"\x61a", b"\x61b", b"\x05", b"\xf6", b"\xf7"])
+            case "input":
+                reference = b"\xa2\x66__type\x6cresource-ref\x62id\x61a"
+                return self._random.choice([b"\xa0", b"\xa1\x61x" + reference, self.item(3)])
+        return self._random.choice(
+            [b"\xf7", b"\xf6", b"\x01", b"\x41a", b"\x61a", b"\xd8\x40\x41a", b"\xf9\x3c\x00"]
+        )
+
+    def member(self) -> bytes:
+        names = ["id", "job_id", "worker_type", "input", "type", "data", "error", "x"]
+        return self.fields(self._random.sample(names, self._random.randrange(9)))
+
+
+@given(grammars())
+def test_messages_of_anything_are_messages_or_invalid(grammar: Grammar) -> None:
+    survives(Messages(grammar._random).message())
+
+
+def test_thirty_thousand_messages_of_anything() -> None:
+    """B-41: random bytes, damaged messages, tags everywhere; nothing but the one kind of error, and soon."""
+    random = Random(20261121)
+    messages, hostile = Messages(random), Messages(random, hostile=True)
+    examples = [raw for _, raw in EXAMPLES.values()]
+    started = time.process_time()
+    for _ in range(10_000):
+        survives(random.randbytes(random.randrange(60)))
+        survives(messages.damage(random.choice(examples)))
+        survives(random.choice([messages, hostile]).message())
+    assert time.process_time() - started < 60
+
+
+def test_large_messages_go_through_the_walk_and_come_out_equal() -> None:
+    jobs = [
+        {"job_id": i, "worker_type": "t", "input": {"text": "é" * 5000, "numbers": [0.5] * 300}}
+        for i in range(32)
+    ]
+    raw = cbor2.dumps({"type": "worker_request", "jobs": jobs})
+    message = codec.decode(raw)
+    assert isinstance(message, WorkerRequest)
+    assert [job.input for job in message.jobs] == [job["input"] for job in jobs]
+    with pytest.raises(DecodeError, match="behind"):
+        codec.decode(raw + b"\x00")
+
+
+def test_a_large_message_may_refer_to_resources() -> None:
+    wire = {
+        "type": "worker_request",
+        "jobs": [{"job_id": 1, "worker_type": "t", "input": {"x": A_REFERENCE}}],
+    }
+    with pytest.raises(ResourceRejected):
+        codec.decode(cbor2.dumps({**wire, "padding": "x" * 70_000}))
+
+
+@pytest.mark.parametrize("size", [100, 70_000])
+def test_the_reason_says_what_is_wrong_and_never_repeats_it(size: int) -> None:
+    raw = cbor2.dumps({"secret": "x" * size})[:-1] + b"\x80"
+    for damaged in (raw, cbor2.dumps({"x" * size: 1})[:-1], b"\xa1\x05" + cbor2.dumps("x" * size)):
+        with pytest.raises(DecodeError) as caught:
+            codec.decode(damaged)
+        assert "xx" not in str(caught.value)
+
+
+def test_if_walk_and_decoder_ever_disagree_the_stricter_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "check", lambda raw: False)
+    for raw in (b"\x82", b"\x9f" + bytes(70_000) + b"\xff"):
+        with pytest.raises(DecodeError, match="not decodable"):
+            codec.decode_item(raw)
+
+
+@pytest.mark.parametrize(
+    "behind", [b"\x00", b"\xa0", b"\x1b" + bytes(8), b"\xfb" + bytes(8), b"\xff", b"\x1b"]
+)
+def test_nothing_may_follow_a_message(behind: bytes) -> None:
+    """B-24."""
+    for raw in (
+        b"\xa1\x64type\x61a",
+        cbor2.dumps({"type": "a", "x": "x" * 70_000}),
+        EXAMPLES["3. Worker Output"][1],
+    ):
+        with pytest.raises(DecodeError):
+            codec.decode(raw + behind)
+
+
+# --- What is absent ---------------------------------------------------------------------------------------
+
+UNDEFINED: Final = cbor2.undefined
+
+
+def decoded(wire: dict[str, Any]) -> Any:
+    return codec.decode(cbor2.dumps(wire))
+
+
+def test_undefined_is_absent_where_we_read() -> None:
+    """P-50, B-39: what JavaScript sends for a field that it does not have."""
+    config = {
+        "worker_type": "t",
+        "max_batch_size": UNDEFINED,
+        "max_latency_ms": UNDEFINED,
+        "extensions": UNDEFINED,
+    }
+    worker = decoded({"type": "i_am_worker", "worker_secret": UNDEFINED, "worker_config": config})
+    assert worker == RegisterWorker(worker_type="t", worker_secret="")
+    client = {"type": "i_am_server", "token": UNDEFINED, "version": UNDEFINED, "extensions": UNDEFINED}
+    assert decoded(client) == RegisterClient()
+    job = {"job_id": "a", "worker_type": "t", "input": UNDEFINED, "x": UNDEFINED}
+    nameless = {"job_id": UNDEFINED, "worker_type": "t", "input": {"id": UNDEFINED}}
+    request = decoded({"type": "worker_request", "resources": UNDEFINED, "jobs": [job, nameless, 5]})
+    assert request.jobs[0].input == {}
+    assert request.jobs[0].extra == {"x": UNDEFINED}
+    assert request.invalid == [InvalidJob(MISSING, "expected a map with a job_id")] * 2
+    batch = decoded(
+        {"type": UNDEFINED, "inputs": [{"id": UNDEFINED, "job_id": "a", "input": {"id": UNDEFINED}}]}
+    )
+    assert same(batch, JobBatch([BatchJob("a", {"id": UNDEFINED})]))
+
+
+def test_a_resource_without_data_is_one_with_undefined_data() -> None:
+    with pytest.raises(InvalidMessage, match="data"):
+        decoded(
+            {
+                "type": "worker_request",
+                "jobs": [],
+                "resources": [{"id": "a", "type": "image", "data": UNDEFINED}],
+            }
+        )
+
+
+# --- Tags -------------------------------------------------------------------------------------------------
+
+DATE: Final = cbor2.CBORTag(1, 1700000000.5)
+BYTES: Final = cbor2.CBORTag(64, b"\x01\x02")
+
+
+def test_tags_pass_through_in_inputs_and_results() -> None:
+    """P-50, P-51: a JavaScript Date, Set or typed array must arrive."""
+    value = {
+        "date": DATE,
+        "set": cbor2.CBORTag(258, [1]),
+        "bytes": BYTES,
+        "floats": cbor2.CBORTag(85, b"\x00" * 8),
+    }
+    job = {"job_id": "a", "worker_type": "t", "input": value, "more": DATE}
+    request = decoded({"type": "worker_request", "jobs": [job]})
+    assert request.jobs[0].input == value
+    raw = b"".join(codec.batch_parts([codec.encode_job("i", request.jobs[0].input, request.jobs[0].extra)]))
+    assert cbor2.dumps(value)[1:] in raw
+    batch = codec.decode(raw, unwrap_typed_arrays=True)
+    # At the other end, byte arrays are bytes; what else there is, the worker may know or not.
+    assert same(batch, JobBatch([BatchJob("i", {**value, "bytes": b"\x01\x02"}, {"more": DATE})]))
+    output = decoded({"type": "worker_output", "output": [{"id": "i", **value}]})
+    assert output.entries == [("i", cbor2.dumps({"id": "i", **value}))]
+    assert codec.decode_item(output.entries[0][1]) == {"id": "i", **value, "bytes": b"\x01\x02"}
+
+
+def test_a_byte_array_is_data_of_an_image() -> None:
+    """B-35: nowhere else is a tag read."""
+    image = {"id": "a", "type": "image", "data": BYTES}
+    job = {"job_id": "a", "worker_type": "t", "input": {"x": {"__type": "resource-ref", "id": "a"}}}
+    request = {"type": "worker_request", "jobs": [job], "resources": [image]}
+    assert decoded(request).resources == (Resource("a", "image", b"\x01\x02"),)
+    for data in (cbor2.CBORTag(64, "text"), cbor2.CBORTag(65, b""), cbor2.CBORTag(64, BYTES)):
+        with pytest.raises(InvalidMessage, match="data"):
+            decoded({**request, "resources": [{**image, "data": data}]})
+    for resource in (cbor2.CBORTag(1, image), {**image, "type": "document"}):
+        with pytest.raises(InvalidMessage, match=r"resources\[0\]"):
+            decoded({**request, "resources": [resource]})
+
+
+@pytest.mark.parametrize(
+    "tag", [0, 1, 2, 3, 4, 5, 30, 35, 36, 37, 52, 54, 100, 258, 260, 1004, 43000, 2**64 - 1]
+)
+def test_no_tag_is_ever_interpreted(tag: int) -> None:
+    """B-29 to B-32, B-36: what costs seconds to decode costs nothing opaque."""
+    for content in (b"\x82\x1a\x3b\x9a\xca\x00\x01", b"\x5a\x00\x10\x00\x00" + bytes(2**20), b"\x63(a+"):
+        raw = cbor2.dumps({"type": "worker_request"})[1:]
+        head = b"\xdb" + tag.to_bytes(8, "big")
+        raw = (
+            b"\xa2"
+            + raw
+            + b"\x64jobs\x81\xa3\x66job_id\x01\x6bworker_type\x61t\x65input\xa1\x61x"
+            + head
+            + content
+        )
+        message = codec.decode(raw)
+        assert isinstance(message, WorkerRequest)
+        assert message.jobs[0].input["x"].tag == tag
+        assert codec.encode_job("a", message.jobs[0].input)
+
+
+@pytest.mark.parametrize("tag", sorted(scan.STRUCTURAL_TAGS))
+@pytest.mark.parametrize("size", [1, 70_000])
+def test_structural_tags_are_refused(tag: int, size: int) -> None:
+    """B-33, B-34."""
+    raw = b"\xa2\x64type\x61x\x61y\x82" + cbor2.dumps("x" * size) + cbor2.dumps(cbor2.CBORTag(tag, 0))
+    with pytest.raises(DecodeError, match=f"tag {tag} is not allowed"):
+        codec.decode(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "item"),
+    [
+        (b"\xd8\x40\x41\x00", b"\x00"),
+        (b"\xd8\x40\x61a", cbor2.CBORTag(64, "a")),
+        (b"\xd9\xd9\xf7\xa0", cbor2.CBORTag(55799, {})),
+        (b"\x82\xf7\xe0", [cbor2.undefined, cbor2.CBORSimpleValue(0)]),
+    ],
+)
+def test_an_endpoint_unwraps_byte_arrays_alone(raw: bytes, item: Any) -> None:
+    assert codec.decode_item(raw) == item
+
+
+# --- Long errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "cut"),
+    [
+        ("x" * 8192, "x" * 8192),
+        ("x" * 8193, "x" * 8192),
+        ("x" * 10_000_000, "x" * 8192),
+        ("é" * 4097, "é" * 4096),
+        ("x" + "é" * 4096, "x" + "é" * 4095),
+        ({"a": "x" * 9000}, {"a": "x" * 9000}),
+        (None, None),
+    ],
+)
+def test_a_long_error_is_cut(error: Any, cut: Any) -> None:
+    """B-68. Everything beside it stays."""
+    entry = {"error": error, "id": "a", "date": DATE, "text": "y" * 9000}
+    output = decoded({"type": "worker_output", "output": [{"id": "b", "error": "short"}, entry, {"id": "c"}]})
+    assert [job_id for job_id, _ in output.entries] == ["b", "a", "c"]
+    expected = {**entry, "error": cut}
+    assert codec.decode_item(output.entries[1][1]) == expected
+    if cut == error:
+        assert output.entries[1][1] == cbor2.dumps(entry)
+
+
+def test_the_type_of_an_output_may_come_last() -> None:
+    output = decoded({"output": [{"id": "a", "text": "x" * 100}], "type": "worker_output"})
+    assert output.entries == [("a", cbor2.dumps({"id": "a", "text": "x" * 100}))]
+
+
+# --- Pieces -----------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_a_batch() -> None:
+    assert cbor2.loads(codec.encode_job("a", {"x": 1})) == {"id": "a", "input": {"x": 1}}
+    extra = {"priority": 3, "id": "b", "input": 5}
+    assert cbor2.loads(codec.encode_job("a", {"x": 1}, extra)) == {
+        "id": "a",
+        "input": {"x": 1},
+        "priority": 3,
+    }
+
+
+def test_a_flat_job_of_a_batch() -> None:
+    """P-04, P-51: nothing of the input is lost, and nothing shadows the id."""
+    raw = codec.encode_flat_job(
+        "a", {"x": 1, "priority": 2, "id": "b"}, {"priority": 3, "n": 4}, 1700000000000
+    )
+    assert cbor2.loads(raw) == {"id": "a", "timestamp": 1.7e12, "priority": 2, "n": 4, "x": 1}
+    assert b"\x69timestamp\xfb" in raw  # JavaScript's numbers are float64
+    raw = codec.encode_flat_job("a", {"timestamp": "mine"}, None, 0)
+    assert cbor2.loads(raw) == {"id": "a", "timestamp": "mine"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 23, 24, 255, 256, 1000, 70_000])
+def test_batches_and_requests_of_any_length(count: int) -> None:
+    jobs = [b"\xa0"] * count
+    assert cbor2.loads(b"".join(codec.batch_parts(jobs))) == {"inputs": [{}] * count}
+    request = cbor2.loads(b"".join(codec.request_parts(jobs, jobs)))
+    assert request == {"type": "worker_request", "resources": [{}] * count, "jobs": [{}] * count}
+
+
+@pytest.mark.parametrize("client_job_id", ["a", 5, None, 1.5, b"x", [1], {"a": 1}, DATE])
+def test_the_head_of_a_response_takes_any_id(client_job_id: Any) -> None:
+    raw = codec.response_head(client_job_id) + codec.error_output("too late", "timeout")
+    response = codec.decode(raw)
+    assert same(response, WorkerResponse(client_job_id, {"error": "too late", "error_kind": "timeout"}))
+
+
+@given(cbor_values())
+def test_what_a_program_sends_arrives_as_it_is(value: Any) -> None:
+    """P-51."""
+    assert cbor2.loads(codec.encode_value({"x": 1})) == {"x": 1}
+    raw = codec.output_entry("a", {"value": value})
+    assert codec._load(raw, codec._Tags()) == {"id": "a", "value": value}
+    raw = codec.request_job("a", "t", {"value": value}, {"more": value})
+    wire = {"job_id": "a", "worker_type": "t", "input": {"value": value}, "more": value}
+    assert codec._load(raw, codec._Tags()) == wire
+
+
+def test_nothing_shadows_the_fields_of_an_entry_or_a_job() -> None:
+    assert cbor2.loads(codec.output_entry("a", {"id": "b", "x": 1})) == {"id": "a", "x": 1}
+    raw = codec.request_job("a", "t", {}, {"job_id": "b", "worker_type": "u", "input": 1, "n": 2})
+    assert cbor2.loads(raw) == {"job_id": "a", "worker_type": "t", "input": {}, "n": 2}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def endless() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+UNSENDABLE: Final[dict[str, Callable[[], Any]]] = {
+    "an object": object,
+    "a key that is no text": lambda: {1: 2},
+    "a key of bytes": lambda: {b"a": 2},
+    "a set": lambda: {1, 2},
+    "a date": lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "a decimal": lambda: [decimal.Decimal("1.5")],
+    "a number of 65 bits": lambda: (2**64,),
+    "a lone surrogate": lambda: "\ud800",
+    "sixty-two levels": lambda: nested(62),
+    "levels without end": endless,
+    "a shared value by hand": lambda: cbor2.CBORTag(29, 0),
+    "too much": lambda: [[]] * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", UNSENDABLE)
+def test_what_would_not_arrive_as_it_is_cannot_be_sent(what: str) -> None:
+    """Else the other end would end the connection, and nobody would know why."""
+    value = UNSENDABLE[what]()
+    with pytest.raises(InvalidMessage):
+        codec.output_entry("a", {"value": value})
+    with pytest.raises(InvalidMessage):
+        codec.request_job("a", "t", {"value": value})
+
+
+def test_tags_of_another_peer_pass_through_a_program() -> None:
+    value = {
+        "date": DATE,
+        "tuple": (1, None),
+        "number": -(2**63),
+        "bytes": bytearray(b"x"),
+        "e": cbor2.CBORSimpleValue(3),
+    }
+    assert codec.output_entry("a", value)
+
+
+# --- Time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("item", [b"\xa0", b"\x80", b"\xc1\x00", b"\xe0"], ids=bytes.hex)
+def test_the_worst_message_that_is_not_walked_is_bearable(item: bytes) -> None:
+    """A tenth of a second on a slow machine; the limit here leaves room for a busy one."""
+    count = 65_000 // len(item)
+    raw = b"\xa2\x64type\x65hello\x61x\x9a" + count.to_bytes(4, "big") + item * count
+    gc.collect()
+    started = time.process_time()
+    assert codec.decode(raw) == UnknownMessage("hello")
+    assert time.process_time() - started < 0.5
