@@ -267,8 +267,8 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------ stopping
 
-    async def drain(self, grace: float) -> None:
-        """Accept no more, send everything out, wait for answers up to `grace` seconds, end the rest. P-26."""
+    async def drain(self) -> None:
+        """Accept no more, send everything out, and wait until no job is open. P-26."""
         self.draining = True
         for pool in self.dispatcher.pools.values():
             pool.hurry()
@@ -277,9 +277,7 @@ class Exchange:
                 self._end(job, "engine_stopped", "the engine is stopping and has no worker of this type")
         self._flush()
         self._note_end()
-        with trio.move_on_after(grace):
-            await self._all_ended.wait()
-        self.end_all()
+        await self._all_ended.wait()
 
     def end_all(self) -> None:
         """End every open job as ``engine_stopped``."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from orbtrio.engine.config import Config
     from orbtrio.engine.jobs import Job
     from orbtrio.engine.statistics import EngineStatistics
+    from orbtrio.transport import Transport
 
 __all__ = ["Engine", "open_engine"]
 
@@ -120,7 +121,7 @@ class Engine:
         self._tls = tls_context(config.tls_certificate, config.tls_key)
         self._conversations: set[trio.CancelScope] = set()
         self._unregistered: Counter[str] = Counter()
-        self._grace = config.grace_period
+        self._patience = trio.CancelScope()
         self._stopping = trio.Event()
         self._stopped = trio.Event()
         self._exchange: Exchange | None = None
@@ -158,6 +159,8 @@ class Engine:
         finally:
             self._stopping.set()
             self._stopped.set()
+            # Those that `handle` serves in tasks of somebody else, who need not end with us.
+            self._end_conversations()
 
     async def _serve_connections(
         self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[Engine]
@@ -172,22 +175,23 @@ class Engine:
                 await self._stopping.wait()
                 accepting.cancel_scope.cancel()
             _log.info("stopping: %d jobs are open", self._exchange.open_jobs)
-            await self._exchange.drain(self._grace)
-            for conversation in self._conversations:
-                conversation.cancel()
+            with self._patience:
+                await self._exchange.drain()
+            self._exchange.end_all()
+            self._end_conversations()
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no new jobs, wait for open ones, end the rest as ``engine_stopped``, close with 1001. P-26.
 
-        Returns when all is done.
+        Returns when all is done. Calling it again may shorten the wait, not lengthen it.
 
         Args:
-            grace: Seconds; the setting `grace_period` if None.
+            grace: Seconds from now; the setting `grace_period` if None.
         """
         if self._exchange is None:
             return
-        if grace is not None:
-            self._grace = min(grace, self._grace)
+        grace = self._config.grace_period if grace is None else grace
+        self._patience.deadline = min(self._patience.deadline, trio.current_time() + grace)
         self._stopping.set()
         await self._stopped.wait()
 
@@ -233,20 +237,33 @@ class Engine:
             await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: trio.abc.Stream, peer: str, registered: _Once) -> None:
-        head = await self._front.negotiate(stream)
-        if head is None:
-            return
-        async with open_server_transport(
-            stream, head, peer=peer, limits=self._limits, flusher=self._flusher
-        ) as transport:
-            with trio.CancelScope() as conversation:
-                self._conversations.add(conversation)
-                try:
-                    await self._sessions.run(transport, registered)
-                finally:
-                    self._conversations.discard(conversation)
-            if conversation.cancelled_caught:
+        with trio.CancelScope() as conversation:
+            self._conversations.add(conversation)
+            try:
+                head = await self._front.negotiate(stream)
+                if head is None:
+                    return
+                async with open_server_transport(
+                    stream, head, peer=peer, limits=self._limits, flusher=self._flusher
+                ) as transport:
+                    await self._talk(transport, registered)
+            finally:
+                self._conversations.discard(conversation)
+
+    async def _talk(self, transport: Transport, registered: _Once) -> None:
+        try:
+            if self._stopping.is_set():
+                # Whoever was connecting when it began; the others hear the same when the last job has ended.
                 await transport.close(1001, "the engine is stopping")
+            else:
+                await self._sessions.run(transport, registered)
+        except trio.Cancelled:
+            await transport.close(1001, "the engine is stopping")
+            raise
+
+    def _end_conversations(self) -> None:
+        for conversation in self._conversations:
+            conversation.cancel()
 
     def _unregister(self, address: str) -> None:
         self._unregistered[address] -= 1
@@ -270,7 +287,8 @@ class Engine:
         Args:
             worker_type: Which workers may run it.
             input: Anything CBOR holds; `orbtrio.Image` and `orbtrio.Document` values inside reach the worker
-            as file paths. timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
+                as file paths.
+            timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
             extra: Fields that travel beside the input (P-03).
 
         Returns:
@@ -291,6 +309,8 @@ class Engine:
         if self._stopped.is_set():
             raise JobRefused("engine_stopped", "the engine has stopped")
         wire_input, resources = await inputs.attach(input)
+        # What comes from the network was proved by its decoder.
+        codec.encode_value([wire_input, extra or {}])
         used = tuple(resource.resource_id for resource in resources)
         request = JobRequest("", worker_type, wire_input, dict(extra) if extra else None, used)
         caller = _LocalCaller()
