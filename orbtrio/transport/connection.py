@@ -263,10 +263,16 @@ class Transport:
         """End the connection at once and drop what is unsent; idempotent, never raises."""
         self._lose(reason)
 
-    # What the peer said before it went, and why it went, can still be read (F-05).
+    # What the peer said before it went, and why it did, can still be read (F-05); then reading ends as well.
     def _stop_writing(self, reason: str) -> None:
-        self._break = self._break or reason
+        self._break = reason
         self._writer.stop()
+        assert self._writer.nursery is not None
+        self._writer.nursery.start_soon(self._stop_reading, reason)
+
+    async def _stop_reading(self, reason: str) -> None:
+        await trio.sleep(self._limits.close_timeout)
+        self._lose(reason)
 
     def _lose(self, reason: str, code: int | None = None) -> None:
         if self._loss is not None:

@@ -49,10 +49,10 @@ async def open_server_transport(
         ConnectionLost: the handshake failed.
     """
     limits = limits or TransportLimits()
-    end = head.find(b"\r\n\r\n") + 4
 
     async def read_head(pipe: Pipe) -> tuple[bytes, bytes]:
-        return head[:end], head[end:]
+        request, end, behind = head.partition(b"\r\n\r\n")
+        return request + end, behind
 
     pipe = _open_pipe(stream, limits)
     transport = Transport(pipe, server=True, peer=peer, limits=limits, read_head=read_head, flusher=flusher)

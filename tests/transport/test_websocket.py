@@ -16,7 +16,7 @@ from orbtrio.transport.incoming import Reader
 from orbtrio.transport.outgoing import Writer
 from orbtrio.transport.pipes import Pipe, StreamPipe
 from orbtrio.transport.websocket import ControlStream
-from tests.transport.peers import CLOSE, PING, close_payload, frame
+from tests.transport.peers import CLOSE, PING, PONG, close_payload, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,20 +98,34 @@ async def test_control_frames_come_one_at_a_time_and_data_never() -> None:
         assert [await setting.control.receive_some() for _ in pings] == pings
 
 
-async def test_session_waits_when_too_many_control_frames_wait() -> None:
+@pytest.mark.parametrize(("behind", "kept"), [([], "ping 99"), ([frame(b"pong", PONG)], "ping 99")])
+async def test_of_a_flood_of_pings_the_first_and_the_latest_are_answered(
+    behind: list[bytes], kept: str
+) -> None:
     async with open_control() as setting:
         await setting.control.receive_some()
-        await setting.read(100 * frame(b"", PING))
+        await setting.read(*(frame(b"ping %d" % number, PING) for number in range(100)), *behind)
         waiting = setting.reader.parser.control
-        assert 0 < len(waiting) < 100
-        before = len(waiting)
+        assert list(waiting) == [frame(kept.encode(), PING)]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(setting.control.offer)
             await trio.testing.wait_all_tasks_blocked()
-            assert len(waiting) == before
-            await setting.control.receive_some()
-        assert len(waiting) == before - 1
-        # And nobody waits for ever once we close.
+            assert waiting
+            assert await setting.control.receive_some() == frame(b"ping 0", PING)
+        assert not waiting
+
+
+async def test_of_a_flood_of_pongs_one_is_kept() -> None:
+    async with open_control() as setting:
+        await setting.control.receive_some()
+        await setting.read(*(frame(b"%d" % number, PONG) for number in range(100)))
+        assert list(setting.reader.parser.control) == [frame(b"99", PONG)]
+
+
+async def test_nobody_waits_for_room_when_the_connection_closes() -> None:
+    async with open_control() as setting:
+        await setting.control.receive_some()
+        await setting.read(*(100 * [frame(b"", PING)]))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(setting.control.offer)
             nursery.start_soon(setting.control.offer_close, BYE)
