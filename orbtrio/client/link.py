@@ -201,9 +201,9 @@ class Link:
         # First nothing: if the engine closes now, it is us that it does not want, and no job is to blame.
         await trio.sleep(outbox.probe_time)
         self._useful = True
-        while requests := outbox.next_trial():
-            for request in requests:
-                transport.send(*request)
+        while group := outbox.next_trial():
+            for ticket in group:
+                transport.send(*outbox.lone_request(ticket))
                 await transport.wait_sent(_WINDOW)
             await trio.sleep(outbox.probe_time)
             outbox.acquit()

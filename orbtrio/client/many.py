@@ -128,7 +128,7 @@ class JobResults:
             Exception: the source's own, after the results of the jobs that it had given.
         """
         flow = self._flow
-        if not self._started:
+        if not (self._started or flow.fed):
             self._started = True
             self._nursery.start_soon(flow.feed)
         while not flow.ready:
@@ -215,7 +215,7 @@ class _Flow:
         try:
             with self._scope:
                 await self._draw_all()
-        # The user's iterable may raise anything. Its consumer must see it, the client's other users must not.
+        # The user's iterable may raise anything. Its consumer must see it, the client itself must not care.
         except Exception as error:
             self.failure = error
         except trio.Cancelled:
@@ -244,8 +244,6 @@ class _Flow:
         async for job in jobs:
             if not isinstance(job, Job):
                 raise TypeError(f"submit_many takes orbtrio.Job objects, not {type(job).__name__}")
-            while self.held >= self._max_in_flight or self._held_bytes >= self._max_bytes:
-                await self._room.wait()
             try:
                 ticket = await self._enter(job, self)
             except (InvalidMessage, OSError, TypeError, ValueError) as error:
@@ -254,6 +252,8 @@ class _Flow:
             else:
                 self._held_bytes += ticket.size
             self.held += 1
+            while self.held >= self._max_in_flight or self._held_bytes >= self._max_bytes:
+                await self._room.wait()
             # A source may be slow without ever waiting, for example when it decodes a video.
             if time.perf_counter() >= turn_ends:
                 await trio.lowlevel.checkpoint()

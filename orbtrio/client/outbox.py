@@ -8,7 +8,7 @@ No tasks, no clock, no sockets: others act, this module keeps the books.
 | carried by a request of this link | - | ended | waiting, or suspected |
 | suspected | carried, alone in its request | ended | suspected |
 
-An ended ticket is in no table any more. It may still surface in a queue, which then skips it.
+An ended ticket is in no table any more. Its id may still surface in a queue, which then skips it.
 
 **Poisonous jobs.** An engine that will not take a request closes the whole connection (1008, 1009), and with
 it go the requests of everybody else. To send all of it again would be to do that for ever, and the protocol
@@ -48,8 +48,8 @@ _MAX_JOBS: Final = 512
 # Around a resource's data: its id, its type, the names of the fields.
 _RESOURCE_OVERHEAD: Final = 128
 
-# Deadlines of ended jobs stay in the heap until there are so many more than living ones.
-_DEAD_DEADLINES: Final = 1024
+# Jobs that have ended stay in the queues, as ids, until there are so many more of them than of living ones.
+_MAX_DEAD: Final = 1024
 
 # To be alone on a link that was refused once may be chance.
 _CONVICTED: Final = 2
@@ -148,27 +148,31 @@ class Outbox:
         self.dropped = 0
         self._max_request_bytes = max_request_bytes
         self._open: dict[str, Ticket] = {}
-        self._waiting: deque[Ticket] = deque()
-        self._deadlines: list[tuple[float, str, Ticket]] = []
+        # Queues hold ids alone, and skip those that are not open any more: what has ended must not stay in
+        # memory until its turn or its deadline comes.
+        self._waiting: deque[str] = deque()
+        self._deadlines: list[tuple[float, str]] = []
         self._suspects: deque[list[Ticket]] = deque()
         self._on_trial: list[Ticket] = []
         self._unaccepted = 0
-        self._acquitted: list[Ticket] = []
+        self._acquitted: list[_Request] = []
 
     def __len__(self) -> int:
         return len(self._open)
 
-    # ---------------------------------------------------------------------------------------- from owner to
-    # end
+    # -------------------------------------------------------------------------------------- from add to end
 
     def add(self, ticket: Ticket) -> None:
         """Take a new job; it waits to be sent."""
         self._open[ticket.client_job_id] = ticket
-        self._waiting.append(ticket)
-        heapq.heappush(self._deadlines, (ticket.deadline, ticket.client_job_id, ticket))
-        if len(self._deadlines) > 2 * len(self._open) + _DEAD_DEADLINES:
-            self._deadlines = [(each.deadline, each.client_job_id, each) for each in self._open.values()]
+        self._waiting.append(ticket.client_job_id)
+        heapq.heappush(self._deadlines, (ticket.deadline, ticket.client_job_id))
+        most = 2 * len(self._open) + _MAX_DEAD
+        if len(self._deadlines) > most:
+            self._deadlines = [(each.deadline, each.client_job_id) for each in self._open.values()]
             heapq.heapify(self._deadlines)
+        if len(self._waiting) > most:
+            self._waiting = deque(each for each in self._waiting if each in self._open)
 
     def answer(self, response: WorkerResponse) -> None:
         """End the job that a response is for. If nobody waits (it is late, or not ours), drop it."""
@@ -217,12 +221,10 @@ class Outbox:
     def expire(self, now: float) -> None:
         """End the jobs whose time is over."""
         while self.next_deadline <= now:
-            ticket = self._deadlines[0][2]
-            self.forget(ticket)
+            ticket = self._open.pop(self._deadlines[0][1])
             ticket.end(None, JobTimedOut(f"no answer within {ticket.timeout:g} s"))
 
-    # ---------------------------------------------------------------------------------------------- on the
-    # link
+    # ----------------------------------------------------------------------------------------- on the link
 
     def next_request(self) -> list[bytes] | None:
         """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits."""
@@ -230,8 +232,8 @@ class Outbox:
         known: set[str] = set()
         size = 0
         while self._waiting:
-            ticket = self._waiting[0]
-            if ticket.client_job_id in self._open:
+            ticket = self._open.get(self._waiting[0])
+            if ticket is not None:
                 size += len(ticket.wire)
                 for resource in ticket.resources:
                     if resource.resource_id not in known:
@@ -276,36 +278,36 @@ class Outbox:
         for ticket in self._open.values():
             ticket._request = None
             if ticket not in suspected:
-                self._waiting.append(ticket)
+                self._waiting.append(ticket.client_job_id)
 
-    # ---------------------------------------------------------------------------------------------------
-    # trials
+    # ---------------------------------------------------------------------------------------------- trials
 
     @property
     def suspicious(self) -> bool:
         """Whether there are groups to try before anything else may be sent."""
         return bool(self._suspects)
 
-    def next_trial(self) -> list[list[bytes]]:
-        """The requests of the next group, one job in each; empty if nobody is suspected any more."""
-        while self._suspects:
-            self._on_trial = [
-                ticket for ticket in self._suspects.popleft() if ticket.client_job_id in self._open
-            ]
-            if self._on_trial:
-                return [self._carry([ticket]) for ticket in self._on_trial]
-        return []
+    def next_trial(self) -> list[Ticket]:
+        """The next group, now on trial; empty if nobody is suspected any more."""
+        while self._suspects and not self._on_trial:
+            group = self._suspects.popleft()
+            self._on_trial = [ticket for ticket in group if ticket.client_job_id in self._open]
+        return self._on_trial
+
+    def lone_request(self, ticket: Ticket) -> list[bytes]:
+        """A request with one job of the group on trial."""
+        return self._carry([ticket])
 
     def acquit(self) -> None:
         """The link survived the group."""
-        self._acquitted += self._on_trial
+        self._acquitted += [ticket._request for ticket in self._on_trial if ticket._request is not None]
         self._on_trial = []
 
     def _accuse(self, unproven: list[Ticket], refusal: str) -> None:
         group = [each for each in self._on_trial if each.unproven and each.client_job_id in self._open]
         if not group:
             group = unproven
-            if any(each.unproven for each in self._acquitted):
+            if not all(request.accepted for request in self._acquitted):
                 # It may as well have been one of those: the engine is slower than we thought.
                 self.probe_time = min(2 * self.probe_time, _LONGEST_PROBE)
         if len(group) > 1:
@@ -314,7 +316,8 @@ class Outbox:
             return
         [ticket] = group
         # What was cancelled meanwhile is in no list of ours, but the engine has it all the same.
-        ticket.strikes += self._unaccepted == 1 and ticket.alone
+        if self._unaccepted == 1 and ticket.alone:
+            ticket.strikes += 1
         if ticket.strikes < _CONVICTED:
             self._suspects.appendleft(group)
         else:
@@ -323,8 +326,7 @@ class Outbox:
             ticket.end(None, JobRefused("invalid_job", text))
 
 
-# The engine ends jobs itself only under a kind that was asked for at registration; without one it was the
-# worker.
+# The engine names a kind when it ended the job itself. Without one, the error is the worker's.
 def _job_error(output: dict[str, Any]) -> JobError:
     text, kind = str(output["error"]), output.get("error_kind")
     if type(kind) is not str:

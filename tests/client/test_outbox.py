@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -200,12 +201,17 @@ def test_jobs_expire_in_order_of_their_deadlines(outbox: Outbox, owner: Owner) -
     ]
 
 
-def test_dead_deadlines_do_not_gather(outbox: Outbox, owner: Owner) -> None:
-    last = add(outbox, owner, "last", timeout=1e6)
+def test_what_has_ended_does_not_gather(outbox: Outbox, owner: Owner) -> None:
+    """Not even while there is no connection, and nothing leaves the queue."""
+    add(outbox, owner, "first", timeout=1e6)
     for number in range(10_000):
         outbox.forget(add(outbox, owner, str(number), timeout=300.0))
     assert len(outbox._deadlines) < 1100
-    assert outbox.next_deadline == 300.0 or outbox.next_deadline == last.deadline
+    assert len(outbox._waiting) < 1100
+    ended = weakref.ref(add(outbox, owner, "ended"))
+    outbox.forget(cast("Ticket", ended()))
+    assert ended() is None
+    assert sent(outbox) == [["first"]]
 
 
 def test_failing_all_gives_each_its_own_error(outbox: Outbox, owner: Owner) -> None:
@@ -243,7 +249,7 @@ def test_after_a_lost_link_what_was_not_answered_is_sent_again_in_order(outbox: 
 
 
 def trial(outbox: Outbox) -> list[str]:
-    group = [read(parts) for parts in outbox.next_trial()]
+    group = [read(outbox.lone_request(ticket)) for ticket in outbox.next_trial()]
     assert all(len(request.jobs) == 1 for request in group)
     return [request.jobs[0].client_job_id for request in group]
 
@@ -261,6 +267,16 @@ def test_a_lone_job_that_is_refused_twice_is_convicted(outbox: Outbox, owner: Ow
     assert error.kind == "invalid_job"
     assert "1009 resource too large" in error.text
     assert not outbox.suspicious
+
+
+def test_what_was_answered_before_is_no_excuse(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "good")
+    assert sent(outbox) == [["good"]]
+    answer(outbox, "good")
+    bad = add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    outbox.link_lost("1009")
+    assert bad.strikes == 1
 
 
 def test_jobs_of_an_accepted_request_are_not_suspected(outbox: Outbox, owner: Owner) -> None:
@@ -401,9 +417,9 @@ class Engine:
                 accepted.clear()
             return refused_in is not None and refused_in < 0
 
-        while self.outbox.suspicious and (group := self.outbox.next_trial()):
-            for parts in group:
-                deliver(read(parts))
+        while group := self.outbox.next_trial():
+            for ticket in group:
+                deliver(read(self.outbox.lone_request(ticket)))
             if wait(self.outbox.probe_time):
                 return True
             self.outbox.acquit()
