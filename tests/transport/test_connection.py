@@ -750,6 +750,17 @@ async def test_pings_stop_with_the_connection(autojump_clock: trio.testing.MockC
         await trio.sleep(100)
 
 
+async def test_no_ping_disturbs_the_closing_handshake(autojump_clock: trio.testing.MockClock) -> None:
+    limits = TransportLimits(ping_interval=1.0, close_timeout=10.0)
+    async with server_and_peer("memory", limits) as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.close)
+        assert await peer.frame() == (CLOSE, close_payload(1000))
+        await trio.sleep(5)
+        await peer.send(BYE)
+        assert await peer.frames() == []
+        assert trio.current_time() == pytest.approx(5.0)
+
+
 async def test_half_a_message_and_then_silence_is_refused(autojump_clock: trio.testing.MockClock) -> None:
     # B-21. Answered pings are life, but no progress.
     async with server_and_peer("memory") as (transport, peer), trio.open_nursery() as nursery:

@@ -132,6 +132,14 @@ async def test_waiting_ends_when_little_enough_is_left() -> None:
         assert done == ["20 left", "written", "0 left"]
 
 
+async def test_waiting_ends_when_what_nobody_had_flushed_is_flushed() -> None:
+    async with open_writer(FakePipe([100])) as (writer, _), trio.open_nursery() as nursery:
+        writer.add(b"queued")
+        nursery.start_soon(writer.wait, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        writer.flush()
+
+
 async def test_stopped_writer_drops_everything_and_wakes_everybody() -> None:
     async with open_writer(FakePipe()) as (writer, losses), trio.open_nursery() as nursery:
 
