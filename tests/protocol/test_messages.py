@@ -6,7 +6,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from orbtrio.errors import InvalidMessage, ResourceRejected
 from orbtrio.protocol.messages import (
@@ -121,6 +121,7 @@ def test_any_version_is_welcome(version: Any) -> None:
 
 
 @given(register_worker_wire())
+@settings(max_examples=50)
 def test_a_worker_registers_with_whatever_the_rules_allow(wire: dict[str, Any]) -> None:
     registration = RegisterWorker.from_wire(wire)
     assert registration.worker_secret == wire["worker_secret"]
@@ -129,6 +130,7 @@ def test_a_worker_registers_with_whatever_the_rules_allow(wire: dict[str, Any]) 
 
 
 @given(register_client_wire())
+@settings(max_examples=50)
 def test_a_client_registers_with_whatever_the_rules_allow(wire: dict[str, Any]) -> None:
     assert RegisterClient.from_wire(wire).token == wire.get("token")
 
@@ -223,6 +225,7 @@ def test_without_references_nobody_looks_for_them() -> None:
 
 
 @given(worker_request_wire())
+@settings(max_examples=50)
 def test_a_request_is_whatever_the_rules_allow(wire: dict[str, Any]) -> None:
     for resource in wire.get("resources", ()):
         if type(resource["data"]) is cbor2.CBORTag:
@@ -266,6 +269,7 @@ def test_one_bad_job_does_not_spoil_the_batch(wire: Any) -> None:
 
 
 @given(batch_wire())
+@settings(max_examples=50)
 def test_a_batch_is_whatever_the_rules_allow(wire: dict[str, Any]) -> None:
     batch = JobBatch.from_wire(wire)
     assert [(job.job_id, job.input) for job in batch.jobs] == [
