@@ -63,7 +63,7 @@ async def start(nursery: trio.Nursery, engine: Engine, *args: Any, **options: An
     return outcome
 
 
-# ---------------------------------------------------------------------------------------- jobs from this
+# --------------------------------------------------------------------------------------------- jobs from this
 # process
 
 
@@ -220,8 +220,7 @@ async def test_submit_before_and_after_the_engine_serves(tmp_path: Path, autojum
     await engine.wait_stopped()
 
 
-# -------------------------------------------------------------------------------------------------------
-# its end
+# ---------------------------------------------------------------------------------------------------- its end
 
 
 async def stop(nursery: trio.Nursery, fabric: Fabric, grace: float | None = None) -> None:
@@ -381,8 +380,7 @@ async def test_cancelled_engine_ends_at_once(tmp_path: Path, autojump_clock: Moc
         assert [path.name for path in (tmp_path / "unblink-engine").iterdir()] == [".lock"]
 
 
-# -------------------------------------------------------------------------------------------------------
-# its doors
+# -------------------------------------------------------------------------------------------------- its doors
 
 
 async def is_closed(stream: trio.abc.Stream) -> bool:
@@ -453,7 +451,7 @@ async def test_thousands_of_types_that_came_and_went_do_no_harm(
         assert len(fabric.engine.statistics().worker_types) <= 3
 
 
-# --------------------------------------------------------------------------------------------------- HTTP
+# ------------------------------------------------------------------------------------------------------- HTTP
 # and sockets
 
 

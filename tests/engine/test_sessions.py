@@ -71,8 +71,7 @@ async def refusal(fabric: Fabric, *messages: bytes) -> tuple[int | None, str]:
     return await close_code(peer), peer.lost.reason if peer.lost else ""
 
 
-# -------------------------------------------------------------------------------------------------
-# registration
+# ----------------------------------------------------------------------------------------------- registration
 
 
 async def test_success_of_a_registration_is_silence(autojump_clock: MockClock) -> None:
@@ -182,8 +181,7 @@ async def test_client_may_not_speak_as_worker(autojump_clock: MockClock) -> None
         assert await close_code(client) == 1008
 
 
-# ------------------------------------------------------------------------------------------------------
-# secrets
+# ---------------------------------------------------------------------------------------------------- secrets
 
 
 WRONG_SECRETS = {
@@ -265,7 +263,7 @@ async def test_only_so_many_guessing_addresses_are_remembered(
         nursery.cancel_scope.cancel()
 
 
-# ----------------------------------------------------------------------------------------------- worker
+# ----------------------------------------------------------------------------------------------------- worker
 # settings
 
 
@@ -405,7 +403,7 @@ async def test_unknown_fields_and_extensions_are_tolerated(autojump_clock: MockC
         assert (worker.lost, client.lost) == (None, None)
 
 
-# ------------------------------------------------------------------------------------------------- tokens,
+# ---------------------------------------------------------------------------------------------------- tokens,
 # limits
 
 
@@ -494,7 +492,7 @@ async def test_messages_above_the_limit_of_the_role_close_1009(
         assert await close_code(peer) == 1009
 
 
-# --------------------------------------------------------------------------------------------- unknown
+# ---------------------------------------------------------------------------------------------------- unknown
 # messages
 
 
@@ -516,7 +514,7 @@ async def test_messages_of_unknown_type_are_ignored_but_not_a_hundred_a_minute(
         assert await close_code(peer) == 1008
 
 
-# ------------------------------------------------------------------------------------------------- hostile
+# ---------------------------------------------------------------------------------------------------- hostile
 # CBOR
 
 
@@ -720,7 +718,7 @@ async def test_random_and_mutated_messages_end_their_connection_at_most(autojump
         assert codes <= {1000, 1008, 1009}
 
 
-# ------------------------------------------------------------------------------------------------ worker
+# ----------------------------------------------------------------------------------------------------- worker
 # outputs
 
 
