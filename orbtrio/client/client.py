@@ -188,7 +188,7 @@ class Client:
             An asynchronous iterator of `JobResult`. A job that fails is a result too. To leave the loop
             early, close it (``async with client.submit_many(…) as results``), or just let go of it.
         """
-        return JobResults(jobs, self._enter, self._outbox, self._nursery, max_in_flight, max_in_flight_bytes)
+        return JobResults(jobs, self._enter, self._outbox, self._start, max_in_flight, max_in_flight_bytes)
 
     def statistics(self) -> ClientStatistics:
         """The counters as they are now."""
@@ -214,8 +214,7 @@ class Client:
             # Images and documents are no CBOR. If there are none in it, the same error comes again.
             job_input, resources = await attach(job.input)
             wire = request_job(client_job_id, job.worker_type, job_input, job.extra)
-        if self._link.over is not None:
-            raise self._link.over()
+        self._refuse_if_over()
         size = measure(wire, resources)
         if size > self._limits.max_job_bytes:
             limit = f"more than max_job_bytes ({self._limits.max_job_bytes})"
@@ -226,6 +225,14 @@ class Client:
         if deadline < self._sleeps_until:
             self._earlier.set()
         return ticket
+
+    def _start(self, feed: Callable[[], Awaitable[None]]) -> None:
+        self._refuse_if_over()
+        self._nursery.start_soon(feed)
+
+    def _refuse_if_over(self) -> None:
+        if self._link.over is not None:
+            raise self._link.over()
 
     async def _expire(self) -> None:
         while True:

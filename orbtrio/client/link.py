@@ -25,7 +25,7 @@ import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
-from orbtrio.errors import ConnectionLost, RegistrationRefused, RemoteProtocolError
+from orbtrio.errors import ConfigError, ConnectionLost, RegistrationRefused, RemoteProtocolError
 from orbtrio.protocol.connection import Connection, Side
 from orbtrio.protocol.messages import WorkerResponse
 from orbtrio.transport import TransportLimits
@@ -63,23 +63,35 @@ class ClientLimits:
         job_timeout: For a job that is submitted without a timeout: the engine's five minutes and some slack,
             so that an engine that gives no answer is not waited for in vain.
         max_request_bytes: Jobs are packed into requests of at most so many bytes. Stock engines refuse 1 MiB.
-        max_job_bytes: A single job, with its resources, may be larger than that, up to this.
+        max_job_bytes: A single job, with its resources, may be larger than that, up to this: an engine takes
+            messages of 32 MiB.
         shortest_pause: Before the first attempt to reconnect. It doubles with each attempt that was of no
             use.
         longest_pause: Where that ends.
         probe_time: Within which an engine closes the connection if it will not take what it was sent. Matters
             only after one has done so.
         transport: Limits of the connection.
+
+    Raises:
+        ConfigError: the largest request would get every connection cut off that it is sent on.
     """
 
     connect_timeout: float = 10.0
     job_timeout: float = 310.0
     max_request_bytes: int = 900 * 1024
-    max_job_bytes: int = 32 << 20
+    max_job_bytes: int = (32 << 20) - 1024
     shortest_pause: float = 0.05
     longest_pause: float = 5.0
     probe_time: float = 0.5
     transport: TransportLimits = attrs.field(factory=partial(TransportLimits, max_message_bytes=32 << 20))
+
+    def __attrs_post_init__(self) -> None:
+        # The largest request may be queued behind a window of others, and has a head of its own.
+        needed = max(self.max_request_bytes, self.max_job_bytes) + 2 * _WINDOW
+        if self.transport.max_buffered_bytes < needed:
+            raise ConfigError(
+                f"transport.max_buffered_bytes must be at least {needed} for requests of that size"
+            )
 
 
 class Signal:

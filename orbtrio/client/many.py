@@ -92,6 +92,8 @@ class JobResult:
 JobSource: TypeAlias = Iterable[Job] | AsyncIterable[Job]
 # Client's half of `submit`: encode a job, take it into the outbox, tell the writer.
 Enter: TypeAlias = Callable[[Job, "_Flow"], Awaitable["Ticket"]]
+# Client's nursery for feeders: raises if the client has ended.
+Start: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 class JobResults:
@@ -106,14 +108,14 @@ class JobResults:
         source: JobSource,
         enter: Enter,
         outbox: Outbox,
-        nursery: trio.Nursery,
+        start: Start,
         max_in_flight: int,
         max_in_flight_bytes: int,
     ) -> None:
         self._started = False
         if max_in_flight < 1 or max_in_flight_bytes < 1:
             raise ValueError("max_in_flight and max_in_flight_bytes are at least 1")
-        self._nursery = nursery
+        self._start = start
         self._flow = _Flow(source, enter, outbox, max_in_flight, max_in_flight_bytes)
 
     def __aiter__(self) -> JobResults:
@@ -129,8 +131,8 @@ class JobResults:
         """
         flow = self._flow
         if not (self._started or flow.fed):
+            self._start(flow.feed)
             self._started = True
-            self._nursery.start_soon(flow.feed)
         while not flow.ready:
             if flow.fed and not flow.held:
                 failure, flow.failure = flow.failure, None
@@ -197,8 +199,7 @@ class _Flow:
         self.held -= 1
         self._held_bytes -= size
         # Woken for every single place, the feeder would send every single job in a request of its own.
-        low = self._max_in_flight - max(1, self._max_in_flight // 8)
-        if self.held <= low and self._held_bytes < self._max_bytes:
+        if self.held <= self._max_in_flight - max(1, self._max_in_flight // 8):
             self._room.set()
         return result
 

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from orbtrio.client import ClientLimits, Job, connect
-from orbtrio.errors import ConnectionLost, JobRefused, JobTimedOut, RegistrationRefused
+from orbtrio.errors import ConfigError, ConnectionLost, JobRefused, JobTimedOut, RegistrationRefused
 from orbtrio.inputs import Image
 from orbtrio.transport import TransportLimits
 from tests.client.scripted import URL, ScriptedEngine, Submission, engine_and_client
@@ -260,7 +260,11 @@ async def test_a_job_that_the_engine_will_not_take_fails_alone(
 
 async def test_large_suspects_are_sent_no_faster_than_they_are_read(autojump_clock: MockClock) -> None:
     """A trial of many images must not be taken for a stuck engine."""
-    limits = ClientLimits(transport=TransportLimits(max_buffered_bytes=1 << 20))
+    limits = ClientLimits(
+        max_request_bytes=500_000,
+        max_job_bytes=500_000,
+        transport=TransportLimits(max_buffered_bytes=1 << 20),
+    )
     async with engine_and_client(limits=limits) as (engine, link, client), trio.open_nursery() as nursery:
 
         async def serve() -> None:
@@ -348,3 +352,8 @@ async def test_a_slow_engine_slows_the_client_and_not_its_memory(autojump_clock:
             for job in request.jobs:
                 link.answer(job, done=True)
             answered += len(request.jobs)
+
+
+def test_a_buffer_smaller_than_a_request_is_refused() -> None:
+    with pytest.raises(ConfigError, match="max_buffered_bytes must be at least"):
+        ClientLimits(transport=TransportLimits(max_buffered_bytes=1 << 20))
