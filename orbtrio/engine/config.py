@@ -122,7 +122,7 @@ class Config:
     handshake_timeout: float = setting(
         _SECONDS, 5.0, "ORB_HANDSHAKE_TIMEOUT", "For the HTTP request and TLS."
     )
-    close_timeout: float = setting(_SECONDS, 2.0, "ORB_CLOSE_TIMEOUT", "For a peer to answer a close.")
+    close_timeout: float = setting(_SECONDS, 1.5, "ORB_CLOSE_TIMEOUT", "For a peer to answer a close.")
     write_timeout: float = setting(
         _SECONDS, 10.0, "ORB_WRITE_TIMEOUT", "Without progress of what a peer should read."
     )
@@ -144,7 +144,7 @@ class Config:
         size(1024), 64 * 1024, "ORB_MAX_UNREGISTERED_MESSAGE_BYTES", "Largest message before registration."
     )
     max_buffered_bytes: int = setting(
-        size(1024), 64 * _MIB, "ORB_MAX_BUFFERED_BYTES", "Unread output after which a peer is dropped."
+        size(4 * _MIB), 64 * _MIB, "ORB_MAX_BUFFERED_BYTES", "Unread output after which a peer is dropped."
     )
     max_clients: int = setting(whole(1), 10_000, "ORB_MAX_CLIENTS", "Clients at a time.")
     max_workers: int = setting(whole(1), 2_000, "ORB_MAX_WORKERS", "Workers at a time.")

@@ -1,26 +1,26 @@
 """Who gets which job: a shared memory channel of accepted jobs, dealt to one queue per worker.
 
 Sessions put the jobs of a request into the channel as one list; the dispatcher task takes whatever lists have
-gathered and deals them. The channel is unbounded because the door is not: `Pool.room` refuses what would not
-fit (P-14), so a put never waits and a requeue never fails.
+gathered and deals them. The channel is unbounded because the door is not: `Pool.has_room` refuses what would
+not fit (P-14), so a put never waits and a requeue never fails.
 
-Jobs are dealt in strokes, not singly. Among the workers of a type the least loaded gets the next stroke, ties
-in turn (P-12); load is counted in started batches, so that equal workers stay within a batch of each other.
-For a stock worker a stroke fills up the batch that was begun: 32 jobs spread over 8 workers would all wait
-for `max_latency`, together they leave at once. Eager workers (P-18) send what they get without delay, so they
-share a list evenly.
+Jobs are dealt in strokes, not singly. Among the workers of a type that take a job of this size the least
+loaded gets the next stroke, ties in turn (P-12); load is counted in started batches, so that equal workers
+stay within a batch of each other. For a stock worker a stroke fills up the batch that was begun: 32 jobs
+spread over 8 workers would all wait for `max_latency`, together they leave at once. Eager workers (P-18) send
+what they get without delay, so they share a list evenly.
 
-Jobs with an affinity key go where their key went before. Only jobs without one are moved when a worker runs
-dry while another's credit is spent.
+Jobs with an affinity key go where their key went before. All others are moved once more if need be:
+`Pool.balance` lets a worker with nothing to do help one that is blocked.
 
-Rejected: a heap of loads (an entry per change, stale ones to skip) and a scan for the smallest (O(workers)
-per stroke). Workers stand in one ordered dict per load level instead; there are few levels, and moving
-between two is constant time.
+Rejected: a heap of loads (an entry per change, stale ones to skip) and a scan for the smallest (all workers
+per stroke). Workers stand in one ordered dict per load level instead; there are few levels, and to move
+between two costs the same for any number of workers.
 """
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
@@ -40,7 +40,11 @@ __all__ = ["Dispatcher", "Pool"]
 # used.
 _MAX_AFFINITY_KEYS: Final = 10_000
 
-_MAX_IDLE_POOLS: Final = 1_000
+# Worker types that are known by name only, because a client once used it.
+_MAX_POOLS: Final = 1_000
+
+# Least seconds between two searches for names to forget.
+_SWEEP_INTERVAL: Final = 1.0
 
 
 class Pool:
@@ -50,6 +54,8 @@ class Pool:
         affinity_field: Input field whose value is the affinity key, or None.
         flat: Whether its workers read a job's input beside its id. P-04.
         jobs_queued: Accepted and not sent: in the channel, in the backlog and in the workers' queues.
+        workers: The live ones, oldest connection first.
+        worker_numbers: For the names of the next.
     """
 
     def __init__(
@@ -65,27 +71,41 @@ class Pool:
         self.affinity_field = affinity_field
         self.flat = flat
         self.jobs_queued = 0
+        self.workers: dict[WorkerQueue, None] = {}
+        self.worker_numbers = itertools.count(1)
         self._max_queued = max_queued
         self._too_large = too_large
+        self._undealt = 0  # jobs in the channel
         self._backlog: deque[Job] = deque()
-        self._workers: dict[WorkerQueue, None] = {}
+        # Each worker stands in the level of its load; levels are never empty. See `note_load`.
         self._levels: dict[int, OrderedDict[WorkerQueue, None]] = {}
+        # The stock worker whose batch is being filled; None, or among the live.
         self._filling: WorkerQueue | None = None
-        self._keys: OrderedDict[str, WorkerQueue] = OrderedDict()
-        self._parked: dict[WorkerQueue, None] = {}
+        self._keys: OrderedDict[str, WorkerQueue] = OrderedDict()  # values are live
+        self._blocked: dict[WorkerQueue, None] = {}  # those with jobs that they may not send
         self._hurried = False
 
-    @property
-    def workers(self) -> Sequence[WorkerQueue]:
-        """The live workers, oldest connection first."""
-        return tuple(self._workers)
+    # ---- the door
 
     def has_room(self, affinity: str | None) -> bool:
         """Whether one more job can be queued: 1,000 per worker, or in all while there is none. P-13, P-14."""
-        if self.jobs_queued >= self._max_queued * (len(self._workers) or 1):
+        if self.jobs_queued >= self._max_queued * (len(self.workers) or 1):
             return False
-        chosen = None if affinity is None else self._keys.get(affinity)
-        return chosen is None or chosen.jobs_waiting < self._max_queued
+        if affinity is None:
+            return True
+        # Where the jobs in the channel will go is not known yet: they might all have this key.
+        chosen = self._keys.get(affinity)
+        return self._undealt + (chosen.jobs_waiting if chosen else 0) < self._max_queued
+
+    def enter(self) -> None:
+        """Count a job that was accepted and is on its way through the channel."""
+        self.jobs_queued += 1
+        self._undealt += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost if it were forgotten."""
+        return not self.workers and not self.jobs_queued and not self._undealt
 
     def let_go(self, job: Job) -> None:
         """A job ended in the channel or the backlog. See `jobs.Owner`."""
@@ -97,18 +117,18 @@ class Pool:
     def send_due(self) -> None:
         """Nothing to send without a worker. See `jobs.Owner`."""
 
-    # ------------------------------------------------------------------------------------------- workers
+    # ---- workers
 
     def add(self, queue: WorkerQueue) -> None:
         """A worker registered: it gets what waits for its type. P-13."""
-        self._workers[queue] = None
+        self.workers[queue] = None
         queue.hurried = self._hurried
-        queue.load_level = 0
-        self._levels.setdefault(0, OrderedDict())[queue] = None
+        queue.load_level = queue.load
+        self._levels.setdefault(queue.load_level, OrderedDict())[queue] = None
         backlog = living(self._backlog)
         self._backlog.clear()
-        self.deal(backlog)
-        self.note_load(queue)
+        self._deal(backlog)
+        self.balance()
 
     def remove(self, queue: WorkerQueue) -> list[Job]:
         """A worker is gone.
@@ -116,40 +136,31 @@ class Pool:
         Returns:
             Its jobs, oldest first, for the caller to `requeue` or end.
         """
-        del self._workers[queue]
+        del self.workers[queue]
         self._leave_level(queue)
-        self._parked.pop(queue, None)
+        self._blocked.pop(queue, None)
         if self._filling is queue:
             self._filling = None
         for key in [key for key, chosen in self._keys.items() if chosen is queue]:
             del self._keys[key]
-        waiting = queue.jobs_waiting
-        jobs = queue.take_all()
-        self.jobs_queued -= waiting
-        return jobs
-
-    def refresh(self) -> None:
-        """Look at every queue again: jobs ended without their worker's doing, which may have freed credit."""
-        for queue in self.workers:
-            queue.send_due()
+        self.jobs_queued -= queue.jobs_waiting
+        return queue.take_all()
 
     def hurry(self) -> None:
         """From now on nothing waits for company: the engine is draining. P-26."""
         self._hurried = True
-        for queue in self._workers:
+        for queue in self.workers:
             queue.hurried = True
-        self.refresh()
+            queue.send_due()
 
     def note_load(self, queue: WorkerQueue) -> None:
-        """Keep the load levels true, and let a worker that ran dry help one whose credit is spent."""
-        if queue not in self._workers:
+        """Keep the books about a queue true; sends and moves nothing."""
+        if queue not in self.workers:
             return
-        if queue.jobs_waiting and not queue.has_credit:
-            self._parked[queue] = None
+        if queue.jobs_waiting and queue.blocked:
+            self._blocked[queue] = None
         else:
-            self._parked.pop(queue, None)
-            if self._parked and not queue.jobs_waiting and queue.has_credit:
-                self._help(queue)
+            self._blocked.pop(queue, None)
         if queue.load != queue.load_level:
             self._leave_level(queue)
             queue.load_level = queue.load
@@ -161,103 +172,133 @@ class Pool:
         if not level:
             del self._levels[queue.load_level]
 
-    def _help(self, queue: WorkerQueue) -> None:
-        if self.affinity_field is not None:
-            return
-        busiest = max(self._parked, key=lambda parked: parked.jobs_waiting)
-        jobs = busiest.take_oldest(min(queue.max_batch_size, math.ceil(busiest.jobs_waiting / 2)))
-        if not busiest.jobs_waiting:
-            del self._parked[busiest]
-        self._append(queue, jobs)
-        queue.send_due()
-        self.note_load(busiest)
+    # ---- jobs
 
-    # ---------------------------------------------------------------------------------------------- jobs
+    def deal_new(self, jobs: Sequence[Job]) -> None:
+        """Deal jobs that come out of the channel, ended ones included."""
+        self._undealt -= len(jobs)
+        self._deal(living(jobs))
+        self.balance()
 
-    def deal(self, jobs: Sequence[Job]) -> None:
-        """Deal living jobs that no worker has, to the back of the queues or of the backlog."""
-        if not self._workers:
-            self._backlog.extend(jobs)
+    def requeue(self, jobs: Sequence[Job]) -> None:
+        """Deal jobs of a lost worker, oldest first, to where their age puts them. P-17, P-22."""
+        self.jobs_queued += len(jobs)
+        self._deal(jobs)
+        self.balance()
+
+    def balance(self) -> None:
+        """Let a worker with nothing to do help the one with most jobs that it may not send."""
+        while self._blocked and self.affinity_field is None:
+            helper = self._least_loaded()
+            busiest = max(self._blocked, key=_jobs_waiting)
+            # As many as make the two equal, and a batch at the most; less than one is no help.
+            even = (busiest.jobs_waiting + busiest.jobs_in_flight - helper.jobs_in_flight) // 2
+            if helper.jobs_waiting or helper.blocked or even < 1:
+                return
+            jobs = busiest.take_oldest(min(helper.max_batch_size, even), helper.max_job_bytes)
+            if not jobs:
+                return
+            helper.put(jobs)
+            helper.send_due()
+            busiest.send_due()
+
+    def _deal(self, jobs: Sequence[Job]) -> None:
+        if not self.workers:
+            self._put_aside(jobs)
             return
-        if self.affinity_field is None:
-            for queue, stroke in self._strokes(jobs):
-                self._append(queue, stroke)
-                queue.send_due()  # at once, so that the next choice sees the load
-            return
+        aside: list[Job] = []
         # Jobs with a key come one by one: sent only when all are in place, so that they travel together.
         touched: dict[WorkerQueue, None] = {}
         for queue, stroke in self._strokes(jobs):
-            self._append(queue, stroke)
-            touched[queue] = None
+            if queue is None:
+                aside += stroke
+                continue
+            queue.put(stroke)
+            if self.affinity_field is None:
+                queue.send_due()  # at once, so that the next choice sees the load
+            else:
+                self.note_load(queue)
+                touched[queue] = None
         for queue in touched:
             queue.send_due()
+        self._put_aside(aside)
 
-    def requeue(self, jobs: Sequence[Job]) -> None:
-        """Deal jobs of a lost worker, oldest first, to the front of queues or backlog. P-17, P-22."""
-        self.jobs_queued += len(jobs)
-        if not self._workers:
-            self._backlog = deque(heapq.merge(jobs, self._backlog, key=acceptance))
-            return
-        shares: dict[WorkerQueue, list[Job]] = {}
-        for queue, stroke in self._strokes(jobs):
-            shares.setdefault(queue, []).extend(stroke)
-        for queue, share in shares.items():
-            queue.put_back(self._fitting(queue, share))
-            queue.send_due()
-
-    def _strokes(self, jobs: Sequence[Job]) -> Iterator[tuple[WorkerQueue, Sequence[Job]]]:
-        share = math.ceil(len(jobs) / len(self._workers))
+    # Who gets how many of the jobs, in their order. Each stroke must be queued before the next is asked for.
+    def _strokes(self, jobs: Sequence[Job]) -> Iterator[tuple[WorkerQueue | None, Sequence[Job]]]:
+        share = math.ceil(len(jobs) / len(self.workers))
         start = 0
         while start < len(jobs):
-            queue, count = self._choose(jobs[start], len(jobs) - start, share)
-            yield queue, jobs[start : start + count]
-            start += count
-            self._levels[queue.load_level].move_to_end(queue)
+            job = jobs[start]
+            if job.affinity is not None:
+                queue, most = self._keeper(job), 1
+            else:
+                queue = self._next(len(job.wire))
+                most = 1
+                if queue is not None:
+                    most = min(queue.room_in_batch, self._max_queued - queue.jobs_waiting)
+                    most = min(most, share) if queue.eager else most
+            stop = start + 1
+            if queue is not None:
+                fits = queue.max_job_bytes
+                while stop < len(jobs) and stop - start < most and len(jobs[stop].wire) <= fits:
+                    stop += 1
+            yield queue, jobs[start:stop]
+            if queue is not None:
+                self._levels[queue.load_level].move_to_end(queue)
+            start = stop
 
-    def _choose(self, job: Job, remaining: int, share: int) -> tuple[WorkerQueue, int]:
-        if job.affinity is not None:
-            return self._keeper(job.affinity), 1
+    def _next(self, size: int) -> WorkerQueue | None:
         queue = self._filling
-        if queue is None or not queue.jobs_waiting or queue.is_full or not queue.has_credit:
+        if queue is None or not queue.jobs_waiting or queue.is_full or queue.blocked:
             queue = self._least_loaded()
             self._filling = None if queue.eager else queue
-        return queue, min(remaining, queue.room_in_batch, share if queue.eager else queue.max_batch_size)
+        if size <= queue.max_job_bytes and queue.jobs_waiting < self._max_queued:
+            return queue
+        # Rare: a job that not every worker takes, or a queue that is at its limit.
+        fitting = [queue for queue in self._by_load() if size <= queue.max_job_bytes]
+        return next(
+            (queue for queue in fitting if queue.jobs_waiting < self._max_queued), next(iter(fitting), None)
+        )
 
     def _least_loaded(self) -> WorkerQueue:
         return next(iter(self._levels[min(self._levels)]))
 
-    def _keeper(self, key: str) -> WorkerQueue:
+    def _by_load(self) -> list[WorkerQueue]:
+        return [queue for load in sorted(self._levels) for queue in self._levels[load]]
+
+    def _keeper(self, job: Job) -> WorkerQueue | None:
+        key = job.affinity
+        assert key is not None
         queue = self._keys.get(key)
+        if queue is not None and len(job.wire) > queue.max_job_bytes:
+            return None
         if queue is None:
-            queue = self._keys[key] = self._least_loaded()
+            queue = self._least_loaded()
+            if len(job.wire) > queue.max_job_bytes:
+                queue = next(
+                    (other for other in self._by_load() if len(job.wire) <= other.max_job_bytes), None
+                )
+            if queue is None:
+                return None
+            self._keys[key] = queue
             if len(self._keys) > _MAX_AFFINITY_KEYS:
                 self._keys.popitem(last=False)
         self._keys.move_to_end(key)
         return queue
 
-    def _append(self, queue: WorkerQueue, jobs: Sequence[Job]) -> None:
-        queue.append(self._fitting(queue, jobs))
-
-    def _fitting(self, queue: WorkerQueue, jobs: Sequence[Job]) -> Sequence[Job]:
-        limit = queue.max_job_bytes
+    # No worker takes these. Without any worker they wait for one. A job that one has had before waits too:
+    # its like will come back. Any other can never run. P-13, P-16.
+    def _put_aside(self, jobs: Sequence[Job]) -> None:
+        waiting = [job for job in jobs if job.deliveries or not self.workers]
+        if waiting:
+            self._backlog = deque(sorted([*self._backlog, *waiting], key=acceptance))
         for job in jobs:
-            if len(job.wire) > limit:
-                break
-        else:
-            return jobs
-        fitting = []
-        for job in jobs:
-            if len(job.wire) <= limit:
-                fitting.append(job)
-                continue
-            # A neighbour may take larger messages; only if none does, the job cannot run. P-16.
-            roomy = max(self._workers, key=lambda other: other.max_job_bytes)
-            if job.affinity is None and len(job.wire) <= roomy.max_job_bytes:
-                roomy.append([job])
-                roomy.send_due()
-            else:
+            if self.workers and not job.deliveries:
                 self._too_large(job)
-        return fitting
+
+
+def _jobs_waiting(queue: WorkerQueue) -> int:
+    return queue.jobs_waiting
 
 
 class Dispatcher:
@@ -267,6 +308,7 @@ class Dispatcher:
         self._make_pool = make_pool
         self._flush = flush
         self._pools: dict[str, Pool] = {}
+        self._next_sweep = -math.inf
         self._put, self._take = trio.open_memory_channel[list["Job"]](math.inf)
 
     @property
@@ -275,21 +317,24 @@ class Dispatcher:
         return self._pools
 
     def pool(self, worker_type: str) -> Pool | None:
-        """The pool of a worker type; None if the engine does not recognise it."""
+        """The pool of a worker type.
+
+        None if the engine does not recognise it, or has too many jobs for types without a worker to take in
+        another.
+        """
         pool = self._pools.get(worker_type)
-        if pool is None:
+        if pool is None and self._has_room():
             pool = self._make_pool(worker_type)
             if pool is not None:
-                self._forget_idle_pools()
                 self._pools[worker_type] = pool
         return pool
 
-    def _forget_idle_pools(self) -> None:
-        # An engine that recognises any worker type must not keep every name that a client ever came up with.
-        if len(self._pools) >= _MAX_IDLE_POOLS:
-            idle = [name for name, pool in self._pools.items() if not pool.workers and not pool.jobs_queued]
-            for name in idle:
-                del self._pools[name]
+    # An engine that recognises any worker type must not keep every name that a client ever came up with.
+    def _has_room(self) -> bool:
+        if len(self._pools) >= _MAX_POOLS and trio.current_time() >= self._next_sweep:
+            self._next_sweep = trio.current_time() + _SWEEP_INTERVAL
+            self._pools = {name: pool for name, pool in self._pools.items() if not pool.idle}
+        return len(self._pools) < _MAX_POOLS
 
     def submit(self, jobs: list[Job]) -> None:
         """Hand accepted jobs over; never waits."""
@@ -307,15 +352,13 @@ class Dispatcher:
             self._deal(gathered)
             self._flush()
 
+    # Requests are mostly of one type: runs of it are dealt together.
     def _deal(self, jobs: list[Job]) -> None:
-        # A pool whose last job died on its way here may be forgotten by now.
-        jobs = living(jobs)
         start = 0
         while start < len(jobs):
-            # Requests are mostly of one type: runs of it are dealt together.
             worker_type = jobs[start].worker_type
-            end = start + 1
-            while end < len(jobs) and jobs[end].worker_type == worker_type:
-                end += 1
-            self._pools[worker_type].deal(jobs[start:end])
-            start = end
+            stop = start + 1
+            while stop < len(jobs) and jobs[stop].worker_type == worker_type:
+                stop += 1
+            self._pools[worker_type].deal_new(jobs[start:stop])
+            start = stop

@@ -1,8 +1,8 @@
 """Where jobs come in and go out: the only place that accepts a job, and the only one that ends it.
 
 Sessions speak with peers; this module knows no connection, only `Requester`s that submitted jobs and
-`WorkerQueue`s that run them. Whatever way a job ends, it leaves through `_answered` or `_ended`, which tell
-the requester and release the job's files.
+`WorkerQueue`s that run them. Whatever way a job ends, `answer`, `abandon` or `_tell` releases its files and
+lets the requester know.
 
 All of it is synchronous but for writing resources, so a request is accepted whole between two checkpoints
 (P-20).
@@ -10,6 +10,7 @@ All of it is synchronous but for writing resources, so a request is accepted who
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import secrets
 import time
@@ -21,9 +22,11 @@ import trio
 
 from orbtrio.engine.dispatch import Dispatcher, Pool
 from orbtrio.engine.jobs import Job, JobTable
-from orbtrio.engine.queues import WorkerQueue
-from orbtrio.engine.resources import StoreError, StoreFull
+from orbtrio.engine.queues import QueueSettings, WorkerQueue
+from orbtrio.engine.resources import StoreError
+from orbtrio.errors import RegistrationRefused
 from orbtrio.protocol import codec, references
+from orbtrio.protocol.bulk import MAX_JOB_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -36,8 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Counters", "Exchange"]
 
-# `id` and the rest of {"type": "worker_response", ...} around an output; see `max_output_bytes`.
+# What is left of a message's limit for the parts of a response around the output.
 _RESPONSE_OVERHEAD: Final = 64 * 1024
+
+# A client's id is kept three times while its job is open.
+_MAX_JOB_ID_BYTES: Final = 1024
+
+# Affinity keys are kept as long as their worker lives; longer ones are kept as digests.
+_MAX_KEY_LENGTH: Final = 64
+
+# How much a worker may leave unread before the next batch does not leave, unless `max_buffered_bytes` asks
+# for less.
+_MAX_UNREAD_BYTES: Final = 4 << 20
 
 
 @attrs.define
@@ -67,7 +80,6 @@ class Exchange:
         # Unguessable across restarts: a worker of an earlier engine cannot hit a job of this one by accident.
         self._id_prefix = secrets.token_hex(8) + "-"
         self._next_number = itertools.count(1).__next__
-        self._worker_numbers: dict[str, itertools.count[int]] = {}
         self._max_output_bytes = config.max_worker_message_bytes - _RESPONSE_OVERHEAD
         self._all_ended = trio.Event()
 
@@ -91,12 +103,12 @@ class Exchange:
         """
         for invalid in request.invalid:
             self._refuse(requester, invalid.client_job_id, "invalid_job", invalid.reason)
-        if not request.resources:
+        if not request.resources or self.draining:
             self._accept(requester, request.jobs, {})
             return
         try:
             files = await self._store.hold(tenant, request.resources)
-        except (StoreFull, StoreError) as error:
+        except StoreError as error:
             for job in request.jobs:
                 self._refuse(requester, job.client_job_id, "queue_full", str(error))
             return
@@ -114,18 +126,22 @@ class Exchange:
         paths = {resource_id: file.path for resource_id, file in files.items()}
         jobs: list[Job] = []
         for request in requests:
-            client_job_id = request.client_job_id
-            head = codec.response_head(client_job_id)
-            key: Hashable = client_job_id if type(client_job_id) is str else head
+            head = codec.response_head(request.client_job_id)
+            key: Hashable = request.client_job_id if type(request.client_job_id) is str else head
             pool = self.dispatcher.pool(request.worker_type)
             affinity = None
             if pool is not None and pool.affinity_field is not None:
                 affinity = _affinity(request.input.get(pool.affinity_field))
-            full = self._table.size_bytes >= self._config.max_open_bytes
-            if pool is None or key in open_jobs or self.draining or full or not pool.has_room(affinity):
-                self._refuse(
-                    requester, client_job_id, *self._why_not(request, pool, duplicate=key in open_jobs)
-                )
+            if (
+                pool is None
+                or key in open_jobs
+                or self.draining
+                or len(head) > _MAX_JOB_ID_BYTES
+                or self._table.size_bytes >= self._config.max_open_bytes
+                or not pool.has_room(affinity)
+            ):
+                reason = self._why_not(request.worker_type, pool, head, duplicate=key in open_jobs)
+                self._refuse(requester, request.client_job_id, *reason)
                 continue
             job_files: tuple[HeldFile, ...] = ()
             job_input = request.input
@@ -140,21 +156,21 @@ class Exchange:
                 wire = codec.encode_job(job_id, job_input, request.extra)
             for file in job_files:
                 self._store.retain(file)
-            pool.jobs_queued += 1
+            pool.enter()
             job = Job(
-                number,
-                job_id,
-                client_job_id,
-                key,
-                requester,
-                head,
-                request.worker_type,
-                affinity,
-                wire,
-                now,
-                deadline,
-                pool,
-                job_files,
+                number=number,
+                job_id=job_id,
+                client_job_id=request.client_job_id,
+                client_key=key,
+                requester=requester,
+                response_head=head,
+                worker_type=request.worker_type,
+                affinity=affinity,
+                wire=wire,
+                accepted_at=now,
+                deadline=deadline,
+                files=job_files,
+                owner=pool,
             )
             self._table.accept(job)
             jobs.append(job)
@@ -162,45 +178,51 @@ class Exchange:
             self.counters.accepted += len(jobs)
             self.dispatcher.submit(jobs)
 
-    def _why_not(self, request: JobRequest, pool: Pool | None, *, duplicate: bool) -> tuple[str, str]:
-        if pool is None:
-            name = request.worker_type[:60]
-            return (
-                "unknown_worker_type",
-                f"worker_type {name!r} is not recognised; the engine's WORKER_TYPES setting lists what is",
-            )
-        if duplicate:
-            return "invalid_job", "job_id is that of a job which is still open; use a new one"
+    # Why a job is not accepted: kind and text of P-31.
+    def _why_not(
+        self, worker_type: str, pool: Pool | None, head: bytes, *, duplicate: bool
+    ) -> tuple[str, str]:
         if self.draining:
             return "engine_stopped", "the engine is stopping"
-        if self._table.size_bytes >= self._config.max_open_bytes:
+        if len(head) > _MAX_JOB_ID_BYTES:
+            return "invalid_job", f"job_id is longer than {_MAX_JOB_ID_BYTES} bytes"
+        if duplicate:
+            return "invalid_job", "job_id is that of a job which is still open; use a new one"
+        name = worker_type[:60]
+        if pool is not None and self._table.size_bytes < self._config.max_open_bytes:
+            waiting = f"{pool.jobs_queued} jobs wait for {len(pool.workers)} workers of type {name!r}"
+            return "queue_full", f"{waiting}; submit later or add workers"
+        if pool is not None:
             return "queue_full", "open jobs take all the memory that ORB_MAX_OPEN_BYTES allows; submit later"
-        text = f"{pool.jobs_queued} jobs wait for {len(pool.workers)} workers of this type"
-        return "queue_full", text + "; submit later or add workers"
+        if self.recognises(worker_type):
+            return "queue_full", f"jobs wait for too many types without workers to take in {name!r}"
+        return "unknown_worker_type", f"{name!r} is not recognised; the engine's WORKER_TYPES lists what is"
 
     def answer(self, queue: WorkerQueue, output: WorkerOutput) -> None:
         """Deliver a worker's results. Spec: "Output Delivery", P-23."""
         answer = self._table.answer
-        delivered = 0
+        ended = 0
+        too_large: list[tuple[Job, int]] = []
         for job_id, entry in output.entries:
             job = answer(job_id, queue)
             if job is None:
                 continue
-            delivered += 1
+            ended += 1
             if len(entry) > self._max_output_bytes:
-                self._ended(
-                    job,
-                    "result_too_large",
-                    f"the result has {len(entry)} bytes, the limit is {self._max_output_bytes}",
-                )
+                too_large.append((job, len(entry)))
                 continue
             job.requester.deliver(job, entry)
             if job.files:
                 self._release(job.files)
+        for job, size in too_large:
+            text = f"the result has {size} bytes, the limit is {self._max_output_bytes}"
+            self._tell(job, "result_too_large", text)
+        delivered = ended - len(too_large)
         queue.jobs_answered += delivered
         self.counters.answered += delivered
-        self.counters.outputs_dropped += len(output.entries) - delivered + output.malformed
+        self.counters.outputs_dropped += len(output.entries) - ended + output.malformed
         queue.send_due()
+        self.dispatcher.pools[queue.worker_type].balance()
         self._note_end()
 
     def abandon(self, job: Job) -> None:
@@ -209,6 +231,7 @@ class Exchange:
             self.counters.abandoned += 1
             self._release(job.files)
             job.owner.send_due()
+            self.dispatcher.pools[job.worker_type].balance()
             self._note_end()
 
     def abandon_all(self, requester: Requester) -> None:
@@ -223,11 +246,13 @@ class Exchange:
             # A job accepted while this sleeps has its deadline after the whole timeout, so nothing needs to
             # wake us for it.
             await trio.sleep_until(min(self._table.next_deadline, trio.current_time() + timeout))
-            expired = self._table.expire(trio.current_time())
+            expired, owners = self._table.expire(trio.current_time())
             for job in expired:
-                self._ended(job, "timeout", f"no answer within {timeout:g} s")
+                self._tell(job, "timeout", f"no answer within {timeout:g} s")
+            for owner in owners:
+                owner.send_due()
             for pool in self.dispatcher.pools.values():
-                pool.refresh()
+                pool.balance()
             self._flush()
 
     def forget_tenant(self, tenant: str) -> None:
@@ -238,11 +263,26 @@ class Exchange:
     # ------------------------------------------------------------------------------------------- workers
 
     def add_worker(self, registration: RegisterWorker, outlet: Outlet) -> WorkerQueue:
-        """A worker registered; jobs that waited for its type leave in the same turn."""
+        """A worker registered; jobs that waited for its type leave in the same turn.
+
+        Raises:
+            RegistrationRefused: more worker types than the engine keeps.
+        """
         pool = self.dispatcher.pool(registration.worker_type)
-        assert pool is not None, "sessions check the worker type first"
-        number = next(self._worker_numbers.setdefault(registration.worker_type, itertools.count(1)))
-        queue = WorkerQueue(f"{registration.worker_type}-{number}", registration, pool, outlet)
+        if pool is None:
+            raise RegistrationRefused("the engine has jobs for too many other worker types")
+        buffered = self._config.max_buffered_bytes
+        settings = QueueSettings(
+            max_batch_size=registration.max_batch_size,
+            max_latency=registration.max_latency,
+            eager=registration.eager,
+            max_unanswered_batches=registration.max_unanswered_batches,
+            # The unread bytes and one batch more must stay below what makes the transport drop the peer.
+            max_message_bytes=min(registration.max_message_bytes, MAX_JOB_BYTES, buffered // 2),
+            max_unread_bytes=min(_MAX_UNREAD_BYTES, buffered // 4),
+        )
+        name = f"{registration.worker_type}-{next(pool.worker_numbers)}"
+        queue = WorkerQueue(name, registration.worker_type, settings, pool, outlet)
         pool.add(queue)
         return queue
 
@@ -254,12 +294,12 @@ class Exchange:
             sent = job.batch is not None
             if sent and job.deliveries >= self._config.max_deliveries and self._table.end(job):
                 kind = "result_too_large" if message_too_large else "worker_lost"
-                self._ended(job, kind, f"{job.deliveries} workers were lost while they ran it")
+                self._tell(job, kind, f"{job.deliveries} workers were lost while they ran it")
             elif self._table.requeue(job, pool):
                 self.counters.redelivered += sent
                 again.append(job)
         if self.draining and not pool.workers:
-            pool.jobs_queued += len(again)
+            pool.jobs_queued += len(again)  # which the end of each takes off again
             for job in again:
                 self._end(job, "engine_stopped", "the engine is stopping")
         else:
@@ -290,9 +330,10 @@ class Exchange:
 
     def _end(self, job: Job, kind: str, text: str) -> None:
         if self._table.end(job):
-            self._ended(job, kind, text)
+            self._tell(job, kind, text)
 
-    def _ended(self, job: Job, kind: str, text: str) -> None:
+    # The job has left the table without an answer.
+    def _tell(self, job: Job, kind: str, text: str) -> None:
         self.counters.ended[kind] = self.counters.ended.get(kind, 0) + 1
         job.requester.refuse(job.client_job_id, kind, text)
         self._release(job.files)
@@ -327,8 +368,12 @@ class Exchange:
         self._end(job, "invalid_job", text)
 
 
+# Numbers and byte strings name a stream as well as text does; whatever else stands there is no name. P-12.
 def _affinity(value: Any) -> str | None:
-    # A key of another kind than text is a key all the same; only its absence means that any worker will do.
     if type(value) is str:
-        return value
-    return None if value is None else repr(value)[:200]
+        if len(value) <= _MAX_KEY_LENGTH:
+            return value
+        value = value.encode()
+    if type(value) is bytes:
+        return hashlib.blake2b(value, digest_size=16).hexdigest()
+    return repr(value) if type(value) in (int, float, bool) else None

@@ -108,8 +108,9 @@ class Job:
         affinity: Jobs of one type with the same key go to the same worker, in order; None for no such wish.
         P-12. wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
         accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10. deadline:
-        Seconds of the trio clock. files: Resources that it refers to. owner: Who holds it now. batch: The
-        batch in which it was sent; None while it is queued. deliveries: How often it was sent to a worker.
+        Seconds of the trio clock. files: Resources that it refers to. owner: Who holds it now. state: Where
+        it stands. batch: The batch in which it was sent; None while it is queued. deliveries: How often it
+        was sent to a worker.
     """
 
     number: int
@@ -123,8 +124,8 @@ class Job:
     wire: bytes
     accepted_at: float
     deadline: float
+    files: tuple[HeldFile, ...]
     owner: Owner
-    files: tuple[HeldFile, ...] = ()
     state: JobState = QUEUED
     batch: Batch | None = None
     deliveries: int = 0
@@ -185,16 +186,22 @@ class JobTable:
             return None
         return self._settle(job)
 
-    def expire(self, now: float) -> list[Job]:
-        """Settle every job past its deadline; return those that were open, oldest first. P-21."""
-        expired = []
+    def expire(self, now: float) -> tuple[list[Job], set[Owner]]:
+        """Settle every job past its deadline. P-21.
+
+        Returns:
+            Those that were open, oldest first, and whoever held any of them: its credit may have come back.
+        """
+        expired: list[Job] = []
+        owners: set[Owner] = set()
         while self._jobs:
             job = next(iter(self._jobs.values()))
             if job.deadline > now:
                 break
+            owners.add(job.owner)
             if self._settle(job) is not None:
                 expired.append(job)
-        return expired
+        return expired, owners
 
     def end(self, job: Job) -> bool:
         """The engine itself ends an open job; True if it was open. The caller tells the client why."""
@@ -241,3 +248,5 @@ class JobTable:
         del self._jobs[job.job_id]
         self.size_bytes -= len(job.wire)
         job.state = SETTLED
+        # A queue drops its dead only when they surface; their bytes need not wait for that.
+        job.wire = b""

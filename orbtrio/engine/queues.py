@@ -2,16 +2,23 @@
 
 Everything here is synchronous; `run_batcher` is the one task, and it owns the clock only. A batch leaves
 
-- at once when it is full: `max_batch_size` jobs, or as many bytes as the worker can take in a message (P-16);
-- at once when the worker is eager and has nothing to do (P-18);
+- at once when it is full: `max_batch_size` jobs, or as many bytes as the worker takes in a message (P-16);
+- at once when the worker is eager and has nothing to do (P-18), and when the engine is draining;
 - when its oldest job was accepted `max_latency` ago (P-10), which never restarts;
 
-and never while the worker's credit is spent, or while it leaves so much unread that another batch would only
-wait in our memory: the TCP window is a stock worker's only brake (P-15), and what is not sent can still go to
-another. Whoever changes what these rules look at calls `send_due`.
+but never while the queue is *blocked*:
 
-Jobs that end while they wait stay in the deque, for a deque has no cheap delete; `jobs_waiting` counts the
-living, and the dead are skipped when they surface.
+- its credit is spent (P-15);
+- it leaves so much unread that another batch would only wait in our memory: the TCP window is a stock
+  worker's only brake, and what is not sent can still go to another worker;
+- a suspect is out, or is next while other jobs are out: a job that was in hand when two workers died must
+  have nobody beside it when the third does (P-22).
+
+Whoever changes what these rules look at calls `send_due`.
+
+Jobs stand in order of acceptance, also those that come back from a lost worker. Jobs that end while they wait
+stay in the deque, for a deque has no cheap delete; `jobs_waiting` counts the living, and the dead are skipped
+when they surface.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+import attrs
 import trio
 
 from orbtrio.engine.jobs import Batch, Job, JobState
@@ -28,27 +36,21 @@ from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from orbtrio.protocol.messages import RegisterWorker
-
-__all__ = ["Lane", "Outlet", "WorkerQueue", "run_batcher"]
+__all__ = ["Lane", "Outlet", "QueueSettings", "WorkerQueue", "acceptance", "living", "run_batcher"]
 
 _QUEUED = JobState.QUEUED
 
-# A job that was in hand when two workers died may be what killed them: from then on it travels alone. P-22.
+# How many lost workers make a job a suspect.
 _SUSPECT_AFTER: Final = 2
-
-# A worker that leaves more bytes than this unread gets no further batch until it is down to `_UNCLOGGED`.
-_CLOGGED: Final = 4 << 20
-_UNCLOGGED: Final = 1 << 20
 
 # What {"inputs": [...]} adds around the jobs of a batch, at most.
 _BATCH_OVERHEAD: Final = 16
 
 
 class Lane(Protocol):
-    """The worker type's side of the books; `dispatch.Pool` is the real one."""
+    """The books of a worker type; `dispatch.Pool` is the real one."""
 
     jobs_queued: int
 
@@ -70,6 +72,27 @@ class Outlet(Protocol):
         """Wait until at most so many bytes are unsent; raises ConnectionLost."""
 
 
+@attrs.frozen(kw_only=True)
+class QueueSettings:
+    """What a worker asked for, as far as the engine grants it.
+
+    Attributes:
+        max_batch_size: Most jobs of a batch.
+        max_latency: Longest wait of a batch's oldest job, in seconds.
+        eager: Whether it wants jobs at once when it has none.
+        max_unanswered_batches: Its credit; None for a stock worker, which has no end of it.
+        max_message_bytes: Largest batch.
+        max_unread_bytes: How much may wait on the wire before the next batch does not leave.
+    """
+
+    max_batch_size: int
+    max_latency: float
+    eager: bool = False
+    max_unanswered_batches: int | None = None
+    max_message_bytes: int = 900 * 1024
+    max_unread_bytes: int = 4 << 20
+
+
 class WorkerQueue:
     """The jobs of one worker.
 
@@ -77,27 +100,37 @@ class WorkerQueue:
         name: For people, e.g. ``"embedding-3"``.
         jobs_waiting: Living jobs that have not been sent.
         jobs_in_flight: Sent and not answered.
-        jobs_answered, batches_sent, batches_answered, batch_seconds: Totals for `Engine.statistics`; the
-        seconds run from sending a
-            batch to its last answer.
+        jobs_answered: Since the worker registered, as the next three.
+        batches_sent: All batches.
+        batches_answered: Those of which the worker owes nothing any more.
+        batch_seconds: Sum over those, from sending a batch to its last answer.
+        hurried: Nothing waits for company any more; set by the pool when the engine drains.
+        load_level: The load under which the pool has this queue in its books.
+        alarm: The batcher sleeps in it. Its deadline is lowered when a batch is due earlier; outside the
+        sleep that has no
+            effect, and the batcher looks before it sleeps again.
     """
 
-    def __init__(self, name: str, registration: RegisterWorker, lane: Lane, outlet: Outlet) -> None:
+    def __init__(
+        self, name: str, worker_type: str, settings: QueueSettings, lane: Lane, outlet: Outlet
+    ) -> None:
         self.name = name
-        self.worker_type = registration.worker_type
-        self.max_batch_size = registration.max_batch_size
-        self.max_latency = registration.max_latency
-        self.eager = registration.eager
-        self.max_job_bytes = registration.max_message_bytes - _BATCH_OVERHEAD
-        self._credit: float = registration.max_unanswered_batches or math.inf
+        self.worker_type = worker_type
+        self.max_batch_size = settings.max_batch_size
+        self.max_latency = settings.max_latency
+        self.eager = settings.eager
+        self.max_job_bytes = settings.max_message_bytes - _BATCH_OVERHEAD
+        self._max_unread_bytes = settings.max_unread_bytes
+        self._credit: float = settings.max_unanswered_batches or math.inf
         self._lane = lane
         self._outlet = outlet
-        self._clogged = False
         self._jobs: deque[Job] = deque()
         self._bytes = 0
         self._open_batches: dict[Batch, None] = {}
+        self._clogged = False
+        self._suspect_is_out = False
         self.alarm = trio.CancelScope()
-        self.load_level = 0  # kept by the pool
+        self.load_level = 0
         self.hurried = False
         self.jobs_waiting = 0
         self.jobs_in_flight = 0
@@ -107,9 +140,13 @@ class WorkerQueue:
         self.batch_seconds = 0.0
 
     @property
-    def has_credit(self) -> bool:
-        """Whether the worker may be sent another batch now. P-15."""
-        return len(self._open_batches) < self._credit and not self._clogged
+    def blocked(self) -> bool:
+        """Whether nothing may be sent now, whatever waits."""
+        open_batches = len(self._open_batches)
+        if open_batches >= self._credit or self._clogged or self._suspect_is_out:
+            return True
+        head = self._head()
+        return open_batches > 0 and head is not None and head.deliveries >= _SUSPECT_AFTER
 
     @property
     def is_full(self) -> bool:
@@ -128,49 +165,49 @@ class WorkerQueue:
 
     @property
     def due(self) -> float:
-        """When the waiting jobs leave even if they fill no batch; infinity without jobs or credit."""
-        jobs = self._jobs
-        while jobs and jobs[0].state is not _QUEUED:
-            jobs.popleft()
-        if not jobs or len(self._open_batches) >= self._credit or self._clogged:
+        """When the waiting jobs leave even if they fill no batch; infinity if none does or may."""
+        head = self._head()
+        if head is None or self.blocked:
             return math.inf
         if self.hurried or (self.eager and not self._open_batches):
             return -math.inf
-        return jobs[0].accepted_at + self.max_latency
+        return head.accepted_at + self.max_latency
 
-    @property
-    def next_look(self) -> float:
-        """When the batcher has to act."""
-        return -math.inf if self._clogged else self.due
+    def _head(self) -> Job | None:
+        jobs = self._jobs
+        while jobs:
+            if jobs[0].state is _QUEUED:
+                return jobs[0]
+            jobs.popleft()
+        return None
 
-    # ----------------------------------------------------------------------------------- jobs in and out
+    # ---- jobs in and out
 
-    def append(self, jobs: Sequence[Job]) -> None:
-        """Queue jobs behind the others. Call `send_due` afterwards."""
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs, given in order of acceptance, where their age puts them; then call `send_due`. P-17."""
         for job in jobs:
             job.owner = self
             self._bytes += len(job.wire)
-        self._jobs.extend(jobs)
         self.jobs_waiting += len(jobs)
+        if self._jobs and self._jobs[-1].number > jobs[0].number:  # they come back from a lost worker
+            self._jobs = deque(heapq.merge(jobs, self._jobs, key=acceptance))
+        else:
+            self._jobs.extend(jobs)
 
-    def put_back(self, jobs: Sequence[Job]) -> None:
-        """Queue jobs of a lost worker where their age puts them, mostly in front. P-17.
-
-        Call `send_due` afterwards.
-        """
-        waiting = self._jobs
-        self._jobs = deque()
-        self.append(jobs)
-        self._jobs = deque(heapq.merge(self._jobs, waiting, key=acceptance))
-
-    def take_oldest(self, most: int) -> list[Job]:
-        """Give up to `most` waiting jobs away, oldest first, to another worker of the type."""
+    def take_oldest(self, most: int, max_bytes: int) -> list[Job]:
+        """Give up to `most` waiting jobs of at most `max_bytes` each away, oldest first."""
         taken: list[Job] = []
+        kept: deque[Job] = deque()
         while self._jobs and len(taken) < most:
             job = self._jobs.popleft()
-            if job.state is _QUEUED:
-                taken.append(job)
-                self._bytes -= len(job.wire)
+            if job.state is not _QUEUED:
+                continue
+            if len(job.wire) > max_bytes:
+                kept.append(job)
+                continue
+            taken.append(job)
+            self._bytes -= len(job.wire)
+        self._jobs.extendleft(reversed(kept))
         self.jobs_waiting -= len(taken)
         return taken
 
@@ -182,31 +219,30 @@ class WorkerQueue:
             for job in batch.jobs
             if job.owner is self and job.batch is batch
         ]
-        jobs += [job for job in self._jobs if job.state is _QUEUED]
+        jobs += living(self._jobs)
         self._jobs.clear()
         self._open_batches.clear()
         return sorted(jobs, key=acceptance)
 
     def let_go(self, job: Job) -> None:
-        """A job of this queue was settled. See `jobs.Owner`."""
+        """A job of this queue is being settled. See `jobs.Owner`."""
         batch = job.batch
         if batch is None:
             self.jobs_waiting -= 1
             self._lane.jobs_queued -= 1
             self._bytes -= len(job.wire)
             if len(self._jobs) > 2 * self.jobs_waiting + 64:
-                self._jobs = deque(
-                    other for other in self._jobs if other.state is _QUEUED and other is not job
-                )
+                self._jobs = deque(other for other in living(self._jobs) if other is not job)
             return
         self.jobs_in_flight -= 1
         batch.owed -= 1
         if not batch.owed:
             self._open_batches.pop(batch, None)
+            self._suspect_is_out = False
             self.batches_answered += 1
             self.batch_seconds += trio.current_time() - batch.sent_at
 
-    # ------------------------------------------------------------------------------------------- batches
+    # ---- batches
 
     def send_due(self) -> None:
         """Send every batch that the rules let go now, and set the alarm for the next."""
@@ -226,20 +262,19 @@ class WorkerQueue:
         batch = Batch(now)
         wires: list[bytes] = []
         size = 0
-        jobs = self._jobs
-        while jobs and len(wires) < self.max_batch_size:
-            job = jobs[0]
-            if job.state is not _QUEUED:
-                jobs.popleft()
-                continue
+        while len(wires) < self.max_batch_size:
+            job = self._head()
+            if job is None:
+                break
             suspect = job.deliveries >= _SUSPECT_AFTER
             if wires and (suspect or size + len(job.wire) > self.max_job_bytes):
                 break
             size += len(job.wire)
-            jobs.popleft()
+            self._jobs.popleft()
             job.claim(batch)
             wires.append(job.wire)
             if suspect:
+                self._suspect_is_out = True
                 break
         count = len(wires)
         batch.owed = count
@@ -250,22 +285,27 @@ class WorkerQueue:
         self.batches_sent += 1
         self._lane.jobs_queued -= count
         self._outlet.queue(*codec.batch_parts(wires))
-        if self._outlet.buffered_bytes > _CLOGGED:
+        if self._outlet.buffered_bytes > self._max_unread_bytes:
             self._clogged = True
             self.alarm.cancel()  # the batcher waits for the wire instead of the clock
 
     async def wait_unclogged(self) -> None:
-        """Return at once unless `_CLOGGED` bytes are unread.
+        """Return at once unless too much is unread.
 
         Raises:
             ConnectionLost: the worker is gone.
         """
         if self._clogged:
-            await self._outlet.wait_sent(_UNCLOGGED)
+            await self._outlet.wait_sent(self._max_unread_bytes // 4)
             self._clogged = False
 
+    @property
+    def next_look(self) -> float:
+        """When the batcher has to act."""
+        return -math.inf if self._clogged else self.due
 
-async def run_batcher(queue: WorkerQueue, flush: _Flush) -> None:
+
+async def run_batcher(queue: WorkerQueue, flush: Callable[[], None]) -> None:
     """Send what waits once its oldest job has waited `max_latency`. Spec: "Job Accumulation Rules".
 
     Full batches leave at once, where jobs are dealt out; this task owns the clock only. It returns when the
@@ -280,11 +320,6 @@ async def run_batcher(queue: WorkerQueue, flush: _Flush) -> None:
         flush()
         with trio.CancelScope(deadline=queue.next_look) as queue.alarm:
             await trio.sleep_forever()
-
-
-class _Flush(Protocol):
-    def __call__(self) -> None:
-        """Write what was queued, one write per connection."""
 
 
 def acceptance(job: Job) -> int:

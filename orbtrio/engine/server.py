@@ -154,13 +154,14 @@ class Engine:
                     try:
                         await self._serve_connections(listeners, task_status)
                     finally:
-                        # Cancelled or not: whoever awaits a job in this process is told, not left waiting.
+                        # Cancelled or not: whoever awaits a job in this process is told, not left waiting,
+                        # and conversations end that `handle` serves in tasks of somebody else.
+                        self._stopping.set()
                         self._exchange.end_all()
+                        self._end_conversations()
         finally:
             self._stopping.set()
             self._stopped.set()
-            # Those that `handle` serves in tasks of somebody else, who need not end with us.
-            self._end_conversations()
 
     async def _serve_connections(
         self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[Engine]

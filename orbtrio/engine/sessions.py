@@ -14,6 +14,7 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
@@ -51,6 +52,7 @@ _MAX_UNKNOWN_PER_MINUTE: Final = 100
 # After n refused registrations in a row an address waits n times this long for its next refusal, so that
 # guessing secrets is slow while neighbours behind the same address are served at once. Seconds. B-50.
 _REFUSAL_DELAY: Final = 0.01
+_DEFAULT_MAX_LATENCY: Final = RegisterWorker(worker_type="any", worker_secret="").max_latency
 _MAX_REFUSAL_DELAY: Final = 1.0
 _REFUSALS_REMEMBERED: Final = 10_000
 
@@ -128,6 +130,9 @@ class Sessions:
                 raise RemoteProtocolError(f"no registration within {self._config.registration_timeout:g} s")
             first = connection.receive(raw)
             if isinstance(first, RegisterWorker):
+                # A stock worker that names no latency must not be refused for the default.
+                if first.max_latency == _DEFAULT_MAX_LATENCY > self._config.job_timeout:
+                    first = attrs.evolve(first, max_latency=self._config.job_timeout)
                 self._authorise_worker(first)
                 registered()
                 self._refused_in_a_row.pop(address, None)

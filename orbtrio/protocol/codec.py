@@ -25,6 +25,7 @@ import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
 from orbtrio.protocol import references, scan
+from orbtrio.protocol.bulk import MAX_JOB_BYTES, refuse_bulky_jobs
 from orbtrio.protocol.messages import (
     DEFAULT_MESSAGE_BYTES,
     JobBatch,
@@ -163,7 +164,10 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     if message_type == "worker_request":
         # While the message is small, a search through its bytes is faster than one through its values.
         may_refer = len(raw) > _WALK_ABOVE or references.MARKER.encode() in raw
-        return WorkerRequest.from_wire(wire, may_refer=may_refer)
+        request = WorkerRequest.from_wire(wire, may_refer=may_refer)
+        if len(raw) > MAX_JOB_BYTES:
+            refuse_bulky_jobs(request)
+        return request
     if message_type == "worker_response":
         return WorkerResponse.from_wire(wire)
     if message_type == "i_am_worker":
@@ -174,6 +178,7 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
         return JobBatch.from_wire(wire)
     if type(message_type) is not str:
         raise InvalidMessage("expected text", path="type")
+    # An output whose type came late, or what only a newer version knows.
     return _decode_output(raw) or UnknownMessage(message_type[:64])
 
 
@@ -207,26 +212,26 @@ def _unwrap_resources(wire: dict[str, Any]) -> None:
             resource["data"] = data.value
 
 
-# What we read, in the message and in the maps right below. All else passes through, whatever it holds.
-_READ_FIELDS: Final = frozenset(
-    {
-        *("type", "version", "token", "extensions", "worker_secret", "worker_config", "worker_type"),
-        *("max_batch_size", "max_latency_ms", "max_message_bytes", "max_unanswered_batches", "eager"),
-        *("jobs", "resources", "inputs", "output", "id", "job_id", "input", "data"),
-    }
-)
+# What we read one level down, by the field that holds it. All else passes through, whatever it is.
+_READ_FIELDS: Final = {
+    "worker_config": {"worker_type", "max_batch_size", "max_latency_ms", "max_message_bytes"}
+    | {"max_unanswered_batches", "eager", "extensions"},
+    "resources": {"id", "type", "data"},
+    "jobs": {"job_id", "worker_type", "input"},
+    "inputs": {"id", "job_id", "input"},
+}
 
 
 def _drop_undefined(wire: dict[str, Any]) -> None:
-    maps: list[Any] = [wire]
-    for name in ("worker_config", "resources", "jobs", "inputs"):
-        value = wire.get(name)
-        maps += value if type(value) is list else [value]
-    for fields in maps:
-        if type(fields) is dict and cbor2.undefined in fields.values():
-            for name in _READ_FIELDS & fields.keys():
-                if fields[name] is cbor2.undefined:
-                    del fields[name]
+    for name in [name for name, value in wire.items() if value is cbor2.undefined]:
+        del wire[name]
+    for name in _READ_FIELDS.keys() & wire.keys():
+        value = wire[name]
+        for fields in value if type(value) is list else [value]:
+            if type(fields) is dict and cbor2.undefined in fields.values():
+                for field in _READ_FIELDS[name] & fields.keys():
+                    if fields[field] is cbor2.undefined:
+                        del fields[field]
 
 
 # --- Messages to bytes, in pieces -------------------------------------------------------------------------

@@ -14,10 +14,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from orbtrio.engine.dispatch import Dispatcher, Pool
 from orbtrio.engine.jobs import Job, JobState, JobTable
-from orbtrio.engine.queues import WorkerQueue, run_batcher
+from orbtrio.engine.queues import QueueSettings, WorkerQueue, run_batcher
 from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import RegisterWorker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -75,9 +74,9 @@ class Bench:
         self.table.end(job)
 
     def worker(self, **settings: Any) -> WorkerQueue:
-        registration = RegisterWorker(worker_type="t", worker_secret="", **settings)
+        settings = {"max_batch_size": 32, "max_latency": 30.0} | settings
         outlet = FakeOutlet(self.times)
-        queue = WorkerQueue(f"t-{len(self.sent)}", registration, self.pool, outlet)
+        queue = WorkerQueue(f"t-{len(self.sent)}", "t", QueueSettings(**settings), self.pool, outlet)
         self.sent[queue] = outlet.batches
         self.pool.add(queue)
         return queue
@@ -90,15 +89,29 @@ class Bench:
             name = f"{number:05}"
             wire = codec.encode_job(name, {"x": "x" * size})
             jobs.append(
-                Job(number, name, name, name, self.requester, b"", "t", key, wire, now, now + 300, self.pool)
+                Job(
+                    number,
+                    name,
+                    name,
+                    name,
+                    self.requester,
+                    b"",
+                    "t",
+                    key,
+                    wire,
+                    now,
+                    now + 300,
+                    (),
+                    self.pool,
+                )
             )
             self.table.accept(jobs[-1])
-            self.pool.jobs_queued += 1
+            self.pool.enter()
         return jobs
 
     def deal(self, count: int, *, key: str | None = None, size: int = 0) -> list[Job]:
         jobs = self.jobs(count, key=key, size=size)
-        self.pool.deal(jobs)
+        self.pool.deal_new(jobs)
         return jobs
 
     def answer(self, queue: WorkerQueue, *, batches: int = 1) -> None:
@@ -106,17 +119,25 @@ class Bench:
             for job in list(batch.jobs):
                 self.table.answer(job.job_id, queue)
         queue.send_due()
+        self.pool.balance()
 
     def abandon(self, job: Job) -> None:
         self.table.abandon(job)
         job.owner.send_due()
+        self.pool.balance()
+
+    def expire(self) -> None:
+        _, owners = self.table.expire(trio.current_time())
+        for owner in owners:
+            owner.send_due()
+        self.pool.balance()
 
     def lose(self, queue: WorkerQueue) -> None:
         jobs = self.pool.remove(queue)
         self.pool.requeue([job for job in jobs if self.table.requeue(job, self.pool)])
 
     def check_books(self) -> None:
-        workers = self.pool.workers
+        workers = list(self.pool.workers)
         waiting = [job for job in self.table if job.state is JobState.QUEUED]
         assert self.pool.jobs_queued == len(waiting)
         for queue in workers:
@@ -297,8 +318,7 @@ async def test_expired_jobs_give_their_credit_back(autojump_clock: MockClock) ->
     bench.deal(4)
     await trio.sleep(2)
     assert len(bench.sent[worker]) == 1
-    bench.table.expire(trio.current_time())
-    bench.pool.refresh()
+    bench.expire()
     assert len(bench.sent[worker]) == 2
     bench.check_books()
 
@@ -570,7 +590,125 @@ async def test_job_in_hand_when_two_workers_died_travels_alone(autojump_clock: M
     bench.deal(2)
     last = bench.worker(max_batch_size=4)
     bench.pool.hurry()
+    assert [len(batch) for batch in bench.sent[last]] == [1], "nobody beside it, not even another suspect"
+    for _ in range(5):
+        bench.answer(last)
+        bench.check_books()
     assert [len(batch) for batch in bench.sent[last]] == [1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("credit", [None, 2])
+async def test_poisonous_job_costs_none_of_its_31_neighbours(
+    autojump_clock: MockClock, credit: int | None
+) -> None:
+    bench = Bench()
+    poison, *_ = bench.deal(32)
+    deaths = 0
+    while deaths < 3:
+        worker = bench.worker(max_unanswered_batches=credit)
+        bench.pool.hurry()
+        while poison.batch is None:
+            bench.answer(worker)
+        deaths += 1
+        jobs = bench.pool.remove(worker)
+        lost = [job for job in jobs if job.deliveries >= 3]
+        assert lost == [poison] * (deaths == 3)
+        for job in lost:
+            bench.table.end(job)
+        bench.pool.requeue([job for job in jobs if bench.table.requeue(job, bench.pool)])
+        bench.check_books()
+    worker = bench.worker()
+    while bench.table.open_jobs:
+        bench.answer(worker)
+
+
+async def test_helper_takes_only_what_fits_its_messages(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    large = bench.worker(max_batch_size=4, max_unanswered_batches=1, max_message_bytes=16 << 20)
+    bench.deal(20, size=1_000_000)
+    small = bench.worker(max_batch_size=4)
+    assert bench.sent[small] == []
+    bench.deal(4)
+    assert [len(batch) for batch in bench.sent[small]] == [4]
+    while large.jobs_waiting or large.jobs_in_flight:
+        bench.answer(large)
+    bench.check_books()
+
+
+async def test_helper_takes_no_more_than_makes_both_equal(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    ours = bench.worker(max_batch_size=32, max_unanswered_batches=2)
+    bench.deal(960)
+    stock = bench.worker(max_batch_size=32)
+    assert abs((stock.jobs_waiting + stock.jobs_in_flight) - (ours.jobs_waiting + ours.jobs_in_flight)) <= 32
+    one_by_one = bench.worker(max_batch_size=1)
+    assert 1 < one_by_one.load <= ours.load
+    bench.check_books()
+
+
+async def test_jobs_of_a_lost_worker_are_spread_over_the_others(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    workers = [bench.worker() for _ in range(8)]
+    bench.deal(8 * 64 + 1)
+    bench.lose(workers[0])
+    loads = [worker.jobs_waiting + worker.jobs_in_flight for worker in workers[1:]]
+    assert max(loads) - min(loads) <= 32
+    bench.check_books()
+
+
+async def test_large_jobs_are_spread_over_all_workers_that_take_them(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    small = bench.worker(max_batch_size=4)
+    roomy = [bench.worker(max_batch_size=4, max_message_bytes=16 << 20) for _ in range(3)]
+    bench.deal(60, size=1_000_000)
+    assert not bench.sent[small]
+    assert [worker.jobs_in_flight + worker.jobs_waiting for worker in roomy] == [20, 20, 20]
+    bench.check_books()
+
+
+async def test_large_job_of_a_lost_worker_waits_for_its_like(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    bench.worker(max_batch_size=1)
+    roomy = bench.worker(max_batch_size=1, max_message_bytes=16 << 20)
+    (job,) = bench.deal(1, size=1_000_000)
+    bench.lose(roomy)
+    assert bench.too_large == []
+    heir = bench.worker(max_batch_size=1, max_message_bytes=16 << 20)
+    assert bench.sent[heir] == [[job.job_id]]
+    bench.check_books()
+
+
+async def test_key_whose_worker_is_too_small_for_a_job_stays_there(autojump_clock: MockClock) -> None:
+    bench = Bench(affinity_field="k")
+    bench.worker(max_batch_size=1)
+    bench.deal(1, key="a")
+    roomy = bench.worker(max_batch_size=1, max_message_bytes=16 << 20)
+    (large,) = bench.deal(1, key="a", size=1_000_000)
+    (other,) = bench.deal(1, key="b", size=1_000_000)
+    assert bench.too_large == [large]
+    assert bench.sent[roomy] == [[other.job_id]]
+    bench.deal(1, key="c", size=17_000_000)
+    assert list(bench.pool._keys) == ["a", "b"]
+    bench.check_books()
+
+
+async def test_request_of_one_key_beyond_its_workers_limit_has_no_room(autojump_clock: MockClock) -> None:
+    """P-14, also while the jobs are on their way through the channel."""
+    bench = Bench(affinity_field="k", max_queued=10)
+    for _ in range(3):
+        bench.worker(max_batch_size=1, max_unanswered_batches=1)
+    on_their_way = bench.jobs(10, key="a")
+    assert not bench.pool.has_room("a")
+    bench.pool.deal_new(on_their_way)
+    assert bench.pool.has_room("a")
+
+
+async def test_queue_at_its_limit_is_passed_over(autojump_clock: MockClock) -> None:
+    bench = Bench(max_queued=10)
+    wide = bench.worker(max_batch_size=1000, max_unanswered_batches=1)
+    narrow = bench.worker(max_batch_size=1, max_unanswered_batches=1)
+    bench.deal(20)
+    assert (wide.jobs_waiting, narrow.jobs_waiting + narrow.jobs_in_flight) == (10, 10)
 
 
 async def test_requeued_older_job_brings_the_alarm_forward(autojump_clock: MockClock) -> None:
@@ -582,7 +720,7 @@ async def test_requeued_older_job_brings_the_alarm_forward(autojump_clock: MockC
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_batcher, heir, lambda: None)
         bench.pool._filling = heir
-        heir.append(bench.jobs(1))
+        heir.put(bench.jobs(1))
         heir.send_due()
         await wait_all_tasks_blocked()
         bench.lose(lost)
@@ -629,7 +767,7 @@ def test_books_agree_after_any_events(data: st.DataObject) -> None:
             event = data.draw(
                 st.sampled_from(["deal", "deal", "worker", "answer", "lose", "abandon", "expire", "sleep"])
             )
-            workers = bench.pool.workers
+            workers = list(bench.pool.workers)
             if event == "deal":
                 key = data.draw(st.sampled_from("abc")) if affine else None
                 dealt += bench.deal(
@@ -650,14 +788,14 @@ def test_books_agree_after_any_events(data: st.DataObject) -> None:
                 job = data.draw(st.sampled_from(dealt))
                 bench.abandon(job)
             elif event == "expire":
-                bench.table.expire(trio.current_time())
-                bench.pool.refresh()
+                bench.expire()
             elif event == "sleep":
                 await trio.sleep(data.draw(st.sampled_from([1, 40, 290])))
-                bench.pool.refresh()
+                for queue in workers:
+                    queue.send_due()
             bench.check_books()
         # Heal: one good worker answers everything that is left.
-        for queue in bench.pool.workers:
+        for queue in list(bench.pool.workers):
             bench.lose(queue)
         healer = bench.worker(max_batch_size=1000, max_latency=1000.0)
         bench.pool.hurry()

@@ -39,7 +39,7 @@ class FakeOwner:
 
 
 def make_job(name: str, requester: FakeRequester, owner: FakeOwner, *, deadline: float = 300.0) -> Job:
-    return Job(0, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, owner)
+    return Job(0, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, (), owner)
 
 
 class Bench:
@@ -65,7 +65,7 @@ class Bench:
         assert self.table.open_jobs == is_open
         assert (self.requester.open_jobs == {"j": self.job}) is is_open
         assert len(self.table) == (self.job.state is not SETTLED)
-        assert self.table.size_bytes == (self.job.state is not SETTLED) * len(self.job.wire)
+        assert self.table.size_bytes == (self.job.state is not SETTLED) * len(b"wire")
 
 
 def answer(bench: Bench) -> bool:
@@ -77,7 +77,9 @@ def lose_worker(bench: Bench) -> bool:
 
 
 def pass_deadline(bench: Bench) -> bool:
-    return bench.table.expire(300.0) == [bench.job]
+    expired, owners = bench.table.expire(300.0)
+    assert owners <= {bench.owner}
+    return expired == [bench.job]
 
 
 def lose_client(bench: Bench) -> bool:
@@ -170,8 +172,8 @@ def test_jobs_expire_oldest_first_and_only_when_due() -> None:
     for job in jobs:
         table.accept(job)
     assert table.next_deadline == 300.0
-    assert table.expire(299.9) == []
-    assert table.expire(302.0) == jobs[:3]
+    assert table.expire(299.9) == ([], set())
+    assert table.expire(302.0) == (jobs[:3], {owner})
     assert table.next_deadline == 303.0
     assert list(table) == jobs[3:]
 
@@ -222,7 +224,7 @@ class JobTableMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 400))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        for job in self.table.expire(self.now):
+        for job in self.table.expire(self.now)[0]:
             self.count_end(job)
         assert all(job.deadline > self.now for job in self.table)
 

@@ -374,8 +374,9 @@ async def test_cancelled_engine_ends_at_once(tmp_path: Path, autojump_clock: Moc
             with pytest.raises(ConnectionLost) as lost:
                 await transport.receive()
             assert lost.value.code == 1001
+            # Measured here: the store deletes its files in a thread, and the mock clock jumps meanwhile.
+            assert trio.current_time() - begun < 1
         await wait_until_idle()
-        assert trio.current_time() - begun < 1
         assert local.kind == "engine_stopped"
         assert [path.name for path in (tmp_path / "unblink-engine").iterdir()] == [".lock"]
 
@@ -434,7 +435,8 @@ async def test_thousands_of_types_that_came_and_went_do_no_harm(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A type may be forgotten while dead jobs of it are still on their way to its workers."""
-    monkeypatch.setattr("orbtrio.engine.dispatch._MAX_IDLE_POOLS", 2)
+    monkeypatch.setattr("orbtrio.engine.dispatch._MAX_POOLS", 4)
+    monkeypatch.setattr("orbtrio.engine.dispatch._SWEEP_INTERVAL", 0)
     async with open_fabric() as fabric, open_neighbours(fabric):
         for number in range(20):
             leaving, coming = await fabric.fake_client(), await fabric.fake_client()
@@ -448,7 +450,7 @@ async def test_thousands_of_types_that_came_and_went_do_no_harm(
                 client.link.resume()
             await wait_until_idle()
             await coming.close()
-        assert len(fabric.engine.statistics().worker_types) <= 3
+        assert len(fabric.engine.statistics().worker_types) <= 4
 
 
 # ------------------------------------------------------------------------------------------------------- HTTP

@@ -850,7 +850,7 @@ async def test_client_that_does_not_read_is_cut_and_keeps_no_worker_waiting(
         nursery.start_soon(worker.answer_all, {"large": "x" * 100_000})
         deaf, client = await fabric.fake_client(), await fabric.fake_client()
         deaf.link.to_peer.stall()
-        deaf.submit("t", *({} for _ in range(20)))
+        deaf.submit("t", *({} for _ in range(60)))
         client.submit("t", {})
         with trio.fail_after(1):
             await client.receive_response()
@@ -864,7 +864,7 @@ async def test_client_that_does_not_read_is_cut_and_keeps_no_worker_waiting(
 async def test_client_that_lets_too_much_gather_is_cut(autojump_clock: MockClock) -> None:
     """B-73: memory of a connection has an end."""
     async with (
-        open_fabric(max_buffered_bytes=MIB) as fabric,
+        open_fabric(max_buffered_bytes=4 * MIB) as fabric,
         open_neighbours(fabric),
         trio.open_nursery() as nursery,
     ):
@@ -872,7 +872,7 @@ async def test_client_that_lets_too_much_gather_is_cut(autojump_clock: MockClock
         nursery.start_soon(worker.answer_all, {"large": "x" * 100_000})
         deaf = await fabric.fake_client()
         deaf.link.to_peer.stall()
-        deaf.submit("t", *({} for _ in range(20)))
+        deaf.submit("t", *({} for _ in range(60)))
         await wait_until_idle()
         assert fabric.engine.statistics().clients == 1
         nursery.cancel_scope.cancel()
