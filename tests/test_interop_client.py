@@ -92,7 +92,8 @@ async def test_thousands_of_jobs_over_two_workers(fabric: str) -> None:
 
 
 async def test_a_job_that_a_stock_engine_will_not_take_fails_alone(fabric: str) -> None:
-    dangling = {"filepath": {"__type": "resource-ref", "id": "never sent"}}
+    # No reference, by its exact shape. This engine does not look at the shape.
+    dangling = {"filepath": {"__type": "resource-ref", "id": "never sent", "really": False}}
     async with connect(fabric, limits=ClientLimits(probe_time=0.1)) as client:
         jobs = [Job("embedding", dangling if n == 7 else {"n": n}) for n in range(20)]
         results = [result async for result in client.submit_many(jobs)]

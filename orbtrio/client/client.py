@@ -15,10 +15,11 @@ from orbtrio._nursery import open_service_nursery
 from orbtrio.client.link import ClientLimits, Link, Signal
 from orbtrio.client.many import Job, JobResults
 from orbtrio.client.outbox import Outbox, Ticket, measure
-from orbtrio.errors import ConnectionLost, InvalidMessage
+from orbtrio.errors import ConnectionLost, InvalidMessage, ResourceRejected
 from orbtrio.inputs import attach
 from orbtrio.protocol.codec import request_job
 from orbtrio.protocol.messages import RegisterClient
+from orbtrio.protocol.references import MARKER, collect
 from orbtrio.transport import open_client_transport
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from orbtrio.protocol.messages import Resource
 
 __all__ = ["Client", "ClientStatistics", "connect"]
+
+_MARKER: Final = MARKER.encode()
 
 # The version that the public engine asks its clients for.
 _VERSION: Final = "1.0.1"
@@ -207,13 +210,19 @@ class Client:
             raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
         deadline = trio.current_time() + timeout
         client_job_id = next(self._ids)
+        job_input = job.input
         resources: tuple[Resource, ...] = ()
         try:
-            wire = request_job(client_job_id, job.worker_type, job.input, job.extra)
+            wire = request_job(client_job_id, job.worker_type, job_input, job.extra)
         except InvalidMessage:
             # Images and documents are no CBOR. If there are none in it, the same error comes again.
-            job_input, resources = await attach(job.input)
+            job_input, resources = await attach(job_input)
             wire = request_job(client_job_id, job.worker_type, job_input, job.extra)
+        if _MARKER in wire and set(collect(job_input)) - {resource.resource_id for resource in resources}:
+            # The engine would close the connection, and with it fail the requests of others.
+            raise ResourceRejected(
+                "refers to no resource: put an Image or a Document in its place", path="input"
+            )
         self._refuse_if_over()
         size = measure(wire, resources)
         if size > self._limits.max_job_bytes:

@@ -96,6 +96,8 @@ async def test_what_cannot_be_sent_is_refused_before_anything_is_sent(tmp_path: 
             await client.submit("t", {"x": object()})
         with pytest.raises(ResourceRejected, match="scale it down"):
             await client.submit("t", {"filepath": Image(bytes(3 << 20))})
+        with pytest.raises(ResourceRejected, match="put an Image or a Document in its place"):
+            await client.submit("t", {"x": Image(b"known"), "y": {"__type": "resource-ref", "id": "unknown"}})
         with pytest.raises(FileNotFoundError):
             await client.submit("t", {"filepath": Image(tmp_path / "none.png")})
         with pytest.raises(InvalidMessage, match=r"with its resources .* max_job_bytes \(100000\)"):
@@ -141,6 +143,14 @@ async def test_counters_tell_what_happened() -> None:
         assert (statistics.dropped, statistics.reconnects) == (1, 0)
         assert repr(client) == f"<Client of {URL} open, 1 jobs in flight>"
         waiting.scope.cancel()
+
+
+async def test_a_text_about_references_is_no_reference() -> None:
+    async with engine_and_client() as (_, link, client), trio.open_nursery() as nursery:
+        nursery.start_soon(link.echo)
+        job_input = {"text": "resource-ref", "like": {"__type": "resource-ref", "id": "x", "more": 1}}
+        assert await client.submit("t", job_input) == {"echo": job_input}
+        nursery.cancel_scope.cancel()
 
 
 # --- Time --------------------------------------------------------------------------------------------------

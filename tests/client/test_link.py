@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import cbor2
@@ -336,22 +337,31 @@ async def test_unknown_messages_and_foreign_ids_are_ignored(autojump_clock: Mock
 
 
 async def test_a_slow_engine_slows_the_client_and_not_its_memory(autojump_clock: MockClock) -> None:
-    async with engine_and_client(lockstep=True) as (_, link, client), trio.open_nursery() as nursery:
-        total = 40
+    """Four megabytes through a buffer of one: were more queued than fits, the connection would be cut."""
+    limits = ClientLimits(
+        max_request_bytes=200_000,
+        max_job_bytes=200_000,
+        transport=TransportLimits(max_buffered_bytes=1 << 20),
+    )
+    total = 40
+    async with (
+        engine_and_client(lockstep=True, limits=limits) as (_, link, client),
+        trio.open_nursery() as nursery,
+    ):
 
-        async def consume() -> None:
-            jobs = (Job("t", {"n": n, "x": bytes(100_000)}) for n in range(total))
-            async for result in client.submit_many(jobs, max_in_flight=total):
-                assert result.output
+        async def serve() -> None:
+            while True:
+                request = await link.request()
+                await trio.sleep(1)
+                for job in request.jobs:
+                    link.answer(job, done=True)
 
-        nursery.start_soon(consume)
-        answered = 0
-        while answered < total:
-            request = await link.request()
-            await trio.sleep(1)
-            for job in request.jobs:
-                link.answer(job, done=True)
-            answered += len(request.jobs)
+        nursery.start_soon(serve)
+        jobs = (Job("t", {"n": n, "x": bytes(100_000)}) for n in range(total))
+        async with aclosing(client.submit_many(jobs, max_in_flight=total)) as results:
+            assert [result.output async for result in results] == [{"done": True}] * total
+        assert client.statistics().reconnects == 0
+        nursery.cancel_scope.cancel()
 
 
 def test_a_buffer_smaller_than_a_request_is_refused() -> None:
