@@ -159,9 +159,9 @@ class JobRefused(JobError):
 
     Attributes:
         kind: Why: ``"queue_full"`` (submit later or add workers), ``"unknown_worker_type"`` (check the name
-        and the engine's
-            ``WORKER_TYPES``), ``"invalid_job"``, ``"worker_lost"`` (it took down several workers, or they
-            kept dying), ``"result_too_large"`` or ``"engine_stopped"``.
+            and the engine's ``WORKER_TYPES``), ``"invalid_job"``, ``"worker_lost"`` (it took down several
+            workers, or they kept dying), ``"result_too_large"`` or ``"engine_stopped"``.
+        text: The engine's words.
     """
 
     def __init__(self, kind: str, text: str) -> None:

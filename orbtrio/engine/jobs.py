@@ -105,12 +105,15 @@ class Job:
         requester: Gets the answer.
         response_head: The response message up to the output, already encoded.
         worker_type: Which workers may run it.
-        affinity: Jobs of one type with the same key go to the same worker, in order; None for no such wish.
-        P-12. wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
-        accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10. deadline:
-        Seconds of the trio clock. files: Resources that it refers to. owner: Who holds it now. state: Where
-        it stands. batch: The batch in which it was sent; None while it is queued. deliveries: How often it
-        was sent to a worker.
+        affinity: Jobs of a type with the same key go to the same worker, in order; None for any. P-12.
+        wire: Its entry of a batch, already encoded: a redelivery sends the same bytes again.
+        accepted_at: Seconds of the trio clock; the latency of its batch counts from here. P-10.
+        deadline: Seconds of the trio clock.
+        files: Resources that it refers to.
+        owner: Who holds it now.
+        state: Where it stands.
+        batch: The batch in which it was sent; None while it is queued.
+        deliveries: How often it was sent to a worker.
     """
 
     number: int

@@ -28,10 +28,10 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     # The same port for both families, also when the system chose it; peers resolve the name to either. F-46.
     try:
         listeners += await trio.open_tcp_listeners(listeners[0].socket.getsockname()[1], host="::1")
-    except OSError as error:
-        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+    except BaseException as error:
+        if not isinstance(error, OSError) or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             for listener in listeners:
-                await listener.aclose()
+                listener.socket.close()
             raise
     return listeners
 

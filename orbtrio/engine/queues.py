@@ -107,8 +107,7 @@ class WorkerQueue:
         hurried: Nothing waits for company any more; set by the pool when the engine drains.
         load_level: The load under which the pool has this queue in its books.
         alarm: The batcher sleeps in it. Its deadline is lowered when a batch is due earlier; outside the
-        sleep that has no
-            effect, and the batcher looks before it sleeps again.
+            sleep that has no effect, and the batcher looks before it sleeps again.
     """
 
     def __init__(

@@ -141,6 +141,7 @@ class Sessions:
                 registration = first if isinstance(first, RegisterClient) else None
                 tenant = self._authorise_client(registration)
                 registered()
+                self._refused_in_a_row.pop(address, None)
                 await self._serve_client(transport, connection, registration, tenant, first)
         except RegistrationRefused as error:
             self.refusals += 1
