@@ -223,11 +223,14 @@ class Link:
     # What the end of a connection, or of the attempt to open one, means for the jobs.
     def _lose(self, code: int | None, reason: str) -> None:
         self.last_loss = reason
-        logger.info("connection lost: %s", reason)
+        # Quoted, for it may be the engine's text, line ends and all.
+        logger.info("connection lost: %r", reason)
         young = trio.current_time() < self._opened_at + _REGISTRATION_TIME
         if code == 1008 and young and not self._outbox.carried:
             self.end(
-                partial(RegistrationRefused, f"the engine refused this client: {reason or 'no reason given'}")
+                partial(
+                    RegistrationRefused, f"the engine refused this client (is its token right?): {reason}"
+                )
             )
         elif code == 1003:
             self.end(partial(ConnectionLost, f"the engine does not speak this protocol: {reason}", code=code))
