@@ -229,18 +229,9 @@ def worker_response_wire() -> SearchStrategy[dict[str, Any]]:
 _NO_TEXT: Final[tuple[Any, ...]] = (None, 5, b"bytes", [], {}, True, cbor2.CBORTag(1, "text"))
 _NO_LIST: Final[tuple[Any, ...]] = (5, "text", {}, b"", cbor2.CBORTag(258, []))
 _NO_WHOLE: Final[tuple[Any, ...]] = (
-    0,
-    -1,
-    1.5,
-    float("nan"),
-    float("inf"),
-    "many",
-    True,
-    [],
-    b"1",
-    cbor2.CBORTag(2, b"\x20"),
+    *(0, -1, 1.5, float("nan"), float("inf")),
+    *("many", True, [], b"1", cbor2.CBORTag(2, b"\x20")),
 )
-
 
 Spoiler: TypeAlias = "Callable[[Any], Any]"
 
@@ -251,12 +242,9 @@ def _set(*path: str | int, values: tuple[Any, ...]) -> list[Spoiler]:
 
 
 def _with(wire: Any, *, path: tuple[str | int, ...], value: Any) -> Any:
-    if not path:
-        return value
+    step, *rest = path
     changed = wire.copy()
-    changed[path[0]] = _with(
-        wire.get(path[0]) if type(wire) is dict else wire[path[0]], path=path[1:], value=value
-    )
+    changed[step] = _with(wire[step], path=tuple(rest), value=value) if rest else value
     return changed
 
 
@@ -278,8 +266,7 @@ def _resources_never_mentioned(wire: Any) -> Any:
     return {name: wire[name] for name in ("type", "jobs")}
 
 
-# By message: the rule, and what breaks this one alone. Those marked 1009 cost the close code of a
-# resource.
+# By message: the rule, and what breaks this one alone. Close code 1008, or 1009 where the name says so.
 BROKEN: Final[dict[str, dict[str, list[Spoiler]]]] = {
     "i_am_worker": {
         "worker_config is a map": _set("worker_config", values=(None, [], "text", 5)),
@@ -470,6 +457,7 @@ _REFUSED: Final = (
         b"\xa1\xc1\x61a\x00",
         b"\xa1\xa0\x00",
     ),
+    *(b"\xa1\x7c" + bytes(17), b"\xa1\x7f\x61a\xff\x00"),
     *(b"\xa2\x61a\x00\x61a\x00", b"\xa2\x61a\x00\x78\x01a\x01", b"\xa2\x60\x00\x79\x00\x00\x00"),
     *(b"\x61\xff", b"\x62\xc0\x80", b"\x63\xed\xa0\x80", b"\xa1\x61\x80\x00", b"\x78\x01\xe2"),
     # Ends too early, or claims to end far away.

@@ -55,8 +55,7 @@ EXTENSIONS: Final = frozenset(
 # A worker that asks for larger batches gets these. No more than this is ever queued for one worker.
 MAX_BATCH_SIZE: Final = 1000
 
-# Ten times what one worker's queue holds. Jobs that find no room are refused one by one: that takes time,
-# too.
+# Ten times what one worker's queue holds. To refuse jobs one by one takes time, too.
 MAX_JOBS: Final = 10_000
 
 # Stock WebSocket libraries refuse messages of 1 MiB, so a worker that says nothing is sent less.

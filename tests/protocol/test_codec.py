@@ -134,6 +134,13 @@ def test_writes_the_examples_of_the_spec(section: str) -> None:
     assert codec.encode(message) == raw
 
 
+def test_says_that_it_is_cbor_once_at_most() -> None:
+    """P-50."""
+    assert codec.decode(b"\xd9\xd9\xf7\xa1\x64type\x61a") == UnknownMessage("a")
+    with pytest.raises(DecodeError, match="expected a map"):
+        codec.decode(b"\xd9\xd9\xf7" * 2 + b"\xa1\x64type\x61a")
+
+
 def test_writes_the_extensions_that_a_worker_asks_for() -> None:
     message = RegisterWorker(
         worker_type="llm",
@@ -387,11 +394,12 @@ def test_undefined_is_absent_where_we_read() -> None:
     assert worker == RegisterWorker(worker_type="t", worker_secret="")
     client = {"type": "i_am_server", "token": UNDEFINED, "version": UNDEFINED, "extensions": UNDEFINED}
     assert decoded(client) == RegisterClient()
-    job = {"job_id": "a", "worker_type": "t", "input": UNDEFINED, "x": UNDEFINED}
+    job = {"job_id": "a", "worker_type": "t", "input": UNDEFINED, "type": UNDEFINED}
     nameless = {"job_id": UNDEFINED, "worker_type": "t", "input": {"id": UNDEFINED}}
     request = decoded({"type": "worker_request", "resources": UNDEFINED, "jobs": [job, nameless, 5]})
     assert request.jobs[0].input == {}
-    assert request.jobs[0].extra == {"x": UNDEFINED}
+    # This one we do not read: it passes through.
+    assert request.jobs[0].extra == {"type": UNDEFINED}
     assert request.invalid == [InvalidJob(MISSING, "expected a map with a job_id")] * 2
     batch = decoded(
         {"type": UNDEFINED, "inputs": [{"id": UNDEFINED, "job_id": "a", "input": {"id": UNDEFINED}}]}

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from orbtrio.errors import DecodeError, InvalidMessage
 from orbtrio.protocol.codec import decode_item
-from orbtrio.protocol.scan import MAX_DEPTH, check, split_output
+from orbtrio.protocol.scan import MAX_DEPTH, MAX_WORK, check, split_output
 from tests.strategies import Grammar, cbor_items, hostile_items, worker_output_wire
 
 if TYPE_CHECKING:
@@ -178,6 +178,41 @@ def test_sixteen_megabytes_of_nested_maps_are_refused() -> None:
     """B-27."""
     with pytest.raises(DecodeError, match="too complex"):
         check(array(*[b"\xa1\x60" * 50 + b"\xa0"] * 160_000))
+
+
+@pytest.mark.parametrize(
+    ("item", "cost"),
+    [
+        (b"\x61a", 4),
+        (b"\x80", 16),
+        (b"\xa0", 16),
+        (b"\xe0", 16),
+        (b"\xf8\x20", 16),
+        (b"\x81\xf6", 20),
+        (b"\xc1\xf6", 20),
+        (b"\xa1\x61a\xf6", 24),
+        (b"\xa1\x78\x40" + b"k" * 64 + b"\xf6", 25),
+        (b"\x58\x80" + bytes(128), 6),
+        (b"\x78\x80" + b"a" * 128, 6),
+        # In memory 76 bytes and 40 times four; twice, for while it is being decoded.
+        (b"\x78\x2b" + b"a" * 39 + "\U0001f600".encode(), 4 + 2 * (76 + 160) // 64),
+        (b"\xa1\x78\x2b" + b"a" * 39 + "\U0001f600".encode() + b"\xf6", 24 + 2 * (76 + 160) // 64),
+    ],
+    ids=lambda parameter: parameter.hex()[:16] if type(parameter) is bytes else str(parameter),
+)
+def test_the_budget_is_what_the_table_says(item: bytes, cost: int) -> None:
+    affordable = (MAX_WORK - 16) // cost
+    check(array(*[item] * affordable))
+    with pytest.raises(DecodeError, match="too complex"):
+        check(array(*[item] * (affordable + 1)))
+
+
+def test_numbers_in_a_run_cost_a_unit_each() -> None:
+    pieces = MAX_WORK // (4 + 256) - 1
+    for number in (b"\x00", b"\x18\x20", b"\xf9\x3c\x00", b"\xfa" + bytes(4), b"\xfb" + bytes(8)):
+        check(array(*[number] * (256 * pieces)))
+        with pytest.raises(DecodeError, match="too complex"):
+            check(array(*[number] * (256 * (pieces + 2))))
 
 
 FLOAT: Final = b"\xfb" + struct.pack(">d", 0.1)
