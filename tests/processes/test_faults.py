@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import signal
 import socket
@@ -233,7 +234,8 @@ def test_f21_flapping_worker_ends_in_worker_lost_not_in_a_livelock(tmp_path: Pat
         before = engine.cpu_seconds()
         while engine.metrics().get('orb_jobs_ended_total{kind="worker_lost"}', 0) < 8:
             worker = Worker(engine)
-            deliveries.update(str(job["input"]["n"]) for job in worker.batch(within=5))
+            with contextlib.suppress(TimeoutError):  # the last was lost before the engine had seen it go
+                deliveries.update(str(job["input"]["n"]) for job in worker.batch(within=1))
             worker.reset()
         outputs = client.responses(8)
         print(f"deliveries {dict(deliveries)}, engine {engine.cpu_seconds() - before:.2f} CPU-s")
