@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from orbtrio.errors import JobError, JobFailed, JobRefused, JobTimedOut
+from orbtrio.errors import JobError, JobRefused, JobTimedOut
 from orbtrio.protocol.codec import request_parts, resource_entry
 
 if TYPE_CHECKING:
@@ -190,10 +190,8 @@ class Outbox:
         output = response.output
         # The engine's id, of no use to anybody here.
         output.pop("id", None)
-        if output.get("error") is None:
-            ticket.end(output)
-        else:
-            ticket.end(None, _job_error(output))
+        error = JobError.of(output)
+        ticket.end(output if error is None else None, error)
 
     def forget(self, ticket: Ticket) -> None:
         """Its owner waits no longer. Does nothing if it has ended."""
@@ -324,11 +322,3 @@ class Outbox:
             self.forget(ticket)
             text = f"the engine closed the connection twice when it was sent this job alone: {refusal}"
             ticket.end(None, JobRefused("invalid_job", text))
-
-
-# The engine names a kind when it ended the job itself. Without one, the error is the worker's.
-def _job_error(output: dict[str, Any]) -> JobError:
-    text, kind = str(output["error"]), output.get("error_kind")
-    if type(kind) is not str:
-        return JobFailed(text, output)
-    return JobTimedOut(text) if kind == "timeout" else JobRefused(kind, text)
