@@ -76,12 +76,14 @@ _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
 class _Tags(dict[int, Callable[[Any, bool], object]]):
     def __init__(self, *, unwrap_typed_arrays: bool = False) -> None:
         super().__init__({_TYPED_ARRAY: _typed_array} if unwrap_typed_arrays else {})
+        self.seen_others = False
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
         if tag in scan.STRUCTURAL_TAGS:
             raise ValueError(f"tag {tag} is not allowed")
-        self[tag] = opaque = lambda value, immutable: cbor2.CBORTag(tag, value)
-        return opaque
+        self.seen_others = True
+        # Not kept: fifty thousand different tags would be fifty thousand functions for the garbage collector.
+        return lambda value, immutable: cbor2.CBORTag(tag, value)
 
 
 def _typed_array(value: Any, immutable: bool) -> object:
@@ -155,7 +157,7 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     wire = _load(raw, tags)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
-    if tags:
+    if tags.seen_others:
         _unwrap_resources(wire)
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
     if b"\xf7" in raw:
