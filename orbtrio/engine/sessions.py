@@ -143,20 +143,22 @@ class Sessions:
                 registered()
                 self._refused_in_a_row.pop(address, None)
                 await self._serve_client(transport, connection, registration, tenant, first)
-        except RegistrationRefused as error:
-            self.refusals += 1
-            _log.info("%s: registration refused: %s", transport.peer, error.reason)
-            await trio.sleep(self._refusal_delay(address))
-            registered()
-            await transport.close(error.close_code, error.reason)
         except RemoteProtocolError as error:
-            self.peer_errors += 1
+            connection.fail()
             _log.info("%s: closed with %d: %s", transport.peer, error.close_code, error.reason)
+            if isinstance(error, RegistrationRefused):
+                self.refusals += 1
+                await trio.sleep(self._refusal_delay(address))
+            else:
+                self.peer_errors += 1
+            registered()
             await transport.close(error.close_code, error.reason)
         except ConnectionLost as error:
             if error.code is None:
                 self.lost += 1
             _log.debug("%s: %s", transport.peer, error)
+        finally:
+            connection.close()
 
     # --------------------------------------------------------------------------------------- authorising
 
