@@ -46,6 +46,7 @@ _LEVELS: Final = {
 }
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _MAX_LOG_RECORDS: Final = 10_000
+_MAX_LINES_PER_SECOND: Final = 100
 _LOG_FLUSH_TIMEOUT: Final = 0.3
 
 
@@ -134,22 +135,43 @@ def _raise_file_limit() -> None:
 def _logging(level: int) -> Iterator[None]:
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_LOG_RECORDS)
     handler = _QueueHandler(records)
+    handler.addFilter(_RateLimit())
     levels = {"": max(level, logging.WARNING), "orbtrio": level}
     before = {name: logging.getLogger(name).level for name in levels}
     logging.getLogger().addHandler(handler)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    for name, least in levels.items():
+        logging.getLogger(name).setLevel(least)
     writer = threading.Thread(target=_write_logs, args=(records,), name="logs", daemon=True)
     writer.start()
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
+        for name, former in before.items():
+            logging.getLogger(name).setLevel(former)
         with suppress(queue.Full):
             records.put_nowait(None)
             writer.join(_LOG_FLUSH_TIMEOUT)
+
+
+# A thousand hostile peers a second are a thousand lines a second otherwise, which fill the disk for them.
+class _RateLimit(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._lines = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if int(record.created) != self._second:
+            left_out = self._lines - _MAX_LINES_PER_SECOND
+            self._second, self._lines = int(record.created), 0
+            if left_out > 0:
+                record.msg, record.args = (
+                    f"{record.getMessage()} ({left_out} lines before this were left out)",
+                    None,
+                )
+        self._lines += 1
+        return self._lines <= _MAX_LINES_PER_SECOND
 
 
 class _QueueHandler(logging.handlers.QueueHandler):

@@ -381,6 +381,19 @@ class TestLogs:
         assert "failed \\udcff\nZeroDivisionError: why\n" in text
         assert text.count("ZeroDivisionError") == 1
 
+    def test_flood_of_lines_is_cut_and_counted(self) -> None:
+        """robustness.md, section 4: hostile peers do not fill the disk with what we say of them."""
+        limit = program._RateLimit()
+
+        def log(second: int) -> str | None:
+            record = logging.LogRecord("orbtrio", logging.INFO, "", 0, "peer %d", (second,), None)
+            record.created = second + 0.5
+            return record.getMessage() if limit.filter(record) else None
+
+        first = [log(7) for _ in range(350)]
+        assert first == ["peer 7"] * 100 + [None] * 250
+        assert [log(8), log(8)] == ["peer 8 (250 lines before this were left out)", "peer 8"]
+
     @pytest.mark.processes
     def test_reader_that_stopped_holds_up_nobody(self) -> None:
         """F-48: the program goes on, and ends, though nobody reads its standard error."""
