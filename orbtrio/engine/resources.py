@@ -384,7 +384,10 @@ async def open_store(root: Path, *, quota_bytes: int) -> AsyncIterator[ResourceS
     store = ResourceStore(directory, quota_bytes)
     async with open_service_nursery() as nursery:
         try:
-            await nursery.start(store._run)
+            # Shielded: Trio leaves a task that starts under a cancellation to `start`, which would wait for
+            # it, and it for the lines below, for ever.
+            with trio.CancelScope(shield=True):
+                await nursery.start(store._run)
             yield store
         finally:
             store._closing.set()
