@@ -24,8 +24,7 @@ from typing import Any, Final
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import references, scan
-from orbtrio.protocol.bulk import MAX_JOB_BYTES, refuse_bulky_jobs
+from orbtrio.protocol import bulk, references, scan
 from orbtrio.protocol.messages import (
     DEFAULT_MESSAGE_BYTES,
     JobBatch,
@@ -38,6 +37,7 @@ from orbtrio.protocol.messages import (
     WorkerRequest,
     WorkerResponse,
 )
+from orbtrio.protocol.references import TYPED_ARRAY
 
 __all__ = [
     "batch_parts",
@@ -61,7 +61,6 @@ _WALK_ABOVE: Final = 64 * 1024
 # Longest `error` that passes. It ends up in logs and in exceptions, where ten megabytes of it help nobody.
 _MAX_ERROR_BYTES: Final = 8 * 1024
 
-_TYPED_ARRAY: Final = 64  # the tag around a Uint8Array of JavaScript
 _SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"  # a tag that says "this is CBOR"; may stand before any message
 
 # The library does not mind bytes behind the item. It decodes [item, mark] instead: the second member is the
@@ -74,20 +73,20 @@ _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
 # How the library shall decode each tag: not at all. It looks here before it looks at what the tag is about,
 # and would use a decoder of its own only for a tag that is missing. None is.
 class _Tags(dict[int, Callable[[Any, bool], object]]):
-    def __init__(self, *, unwrap_typed_arrays: bool = False) -> None:
-        super().__init__({_TYPED_ARRAY: _typed_array} if unwrap_typed_arrays else {})
-        self.seen_others = False
-
     def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
         if tag in scan.STRUCTURAL_TAGS:
             raise ValueError(f"tag {tag} is not allowed")
-        self.seen_others = True
         # Not kept: fifty thousand different tags would be fifty thousand functions for the garbage collector.
         return lambda value, immutable: cbor2.CBORTag(tag, value)
 
 
 def _typed_array(value: Any, immutable: bool) -> object:
-    return value if type(value) is bytes else cbor2.CBORTag(_TYPED_ARRAY, value)
+    return value if type(value) is bytes else cbor2.CBORTag(TYPED_ARRAY, value)
+
+
+# The engine passes JavaScript's byte arrays on. At the endpoints they are bytes.
+_ENGINE_TAGS: Final = _Tags()
+_ENDPOINT_TAGS: Final = _Tags({TYPED_ARRAY: _typed_array})
 
 
 # The library lets byte strings be keys. To join them refuses them at the speed of C.
@@ -129,7 +128,7 @@ def decode_item(raw: bytes) -> Any:
     Raises:
         DecodeError: outside profile or budget.
     """
-    return _load(raw, _Tags(unwrap_typed_arrays=True))
+    return _load(raw, _ENDPOINT_TAGS)
 
 
 # --- Bytes to messages ------------------------------------------------------------------------------------
@@ -153,12 +152,9 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
         output = _decode_output(raw)
         if output is not None:
             return output
-    tags = _Tags(unwrap_typed_arrays=unwrap_typed_arrays)
-    wire = _load(raw, tags)
+    wire = _load(raw, _ENDPOINT_TAGS if unwrap_typed_arrays else _ENGINE_TAGS)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
-    if tags.seen_others:
-        _unwrap_resources(wire)
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
     if b"\xf7" in raw:
         _drop_undefined(wire)
@@ -167,8 +163,8 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
         # While the message is small, a search through its bytes is faster than one through its values.
         may_refer = len(raw) > _WALK_ABOVE or references.MARKER.encode() in raw
         request = WorkerRequest.from_wire(wire, may_refer=may_refer)
-        if len(raw) > MAX_JOB_BYTES:
-            refuse_bulky_jobs(request)
+        if len(raw) > bulk.MAX_JOB_BYTES:
+            bulk.refuse_bulky_jobs(request)
         return request
     if message_type == "worker_response":
         return WorkerResponse.from_wire(wire)
@@ -184,11 +180,10 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     return _decode_output(raw) or UnknownMessage(message_type[:64])
 
 
-# None if it is some other message.
 def _decode_output(raw: bytes) -> WorkerOutput | None:
     split = scan.split_output(raw)
     if split is None:
-        return None
+        return None  # some other message
     entries, failed, malformed = split
     for index in failed:
         job_id, entry = entries[index]
@@ -198,20 +193,12 @@ def _decode_output(raw: bytes) -> WorkerOutput | None:
 
 
 def _with_short_error(entry: bytes) -> bytes:
-    fields = _load(entry, _Tags())
+    fields = _load(entry, _ENGINE_TAGS)
     error = fields.get("error")
     if type(error) is not str or len(text := error.encode()) <= _MAX_ERROR_BYTES:
         return entry
     fields["error"] = text[:_MAX_ERROR_BYTES].decode(errors="ignore")
     return cbor2.dumps(fields)
-
-
-def _unwrap_resources(wire: dict[str, Any]) -> None:
-    resources = wire.get("resources")
-    for resource in resources if type(resources) is list else ():
-        data = resource.get("data") if type(resource) is dict else None
-        if type(data) is cbor2.CBORTag and data.tag == _TYPED_ARRAY and type(data.value) is bytes:
-            resource["data"] = data.value
 
 
 # What we read one level down, by the field that holds it. All else passes through, whatever it is.
@@ -323,34 +310,49 @@ def encode_value(value: Any) -> bytes:
         InvalidMessage: the other end would refuse it, or get something else: a key that is no text, a set, a
             date, more than 62 levels.
     """
+    _refuse_unsendable(value)
     try:
         raw = cbor2.dumps(value)
-    except (cbor2.CBORError, TypeError, ValueError) as error:
+    except (cbor2.CBORError, ValueError) as error:
         raise InvalidMessage(f"cannot be encoded: {error}") from error
-    # It will stand in a list in a message.
-    if scan.check(raw, depth=2):
-        _refuse_own_tags(value)
+    scan.check(raw, depth=2)  # it will stand in a list in a message
     return raw
 
 
-# The library has tags for many of Python's types. Nobody would turn them into those types again.
-def _refuse_own_tags(value: object) -> None:
-    items = [value]
-    for item in items:
-        if isinstance(item, Mapping):
-            items.extend(item.values())
-        elif isinstance(item, (list, tuple)):
-            items.extend(item)
-        elif isinstance(item, int) and not -(1 << 64) <= item < 1 << 64:
-            raise InvalidMessage("cannot be encoded: a number of more than 64 bits")
-        elif not isinstance(item, _UNTAGGED):
-            raise InvalidMessage(f"cannot be encoded: {type(item).__name__}")
+# The library has tags for many of Python's types, but nobody would turn those into these types again. And it
+# recurses: ten thousand levels would take it to the end of the stack, and the process with it.
+def _refuse_unsendable(value: object) -> None:
+    level = [value]
+    for _ in range(scan.MAX_DEPTH):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                below += [member for member in item.values() if type(member) not in _PLAIN]
+            elif isinstance(item, (list, tuple)):
+                below += [member for member in item if type(member) not in _PLAIN]
+            elif isinstance(item, cbor2.CBORTag):
+                below.append(item.value)
+            elif isinstance(item, int) and not -(1 << 64) <= item < 1 << 64:
+                raise InvalidMessage("cannot be encoded: a number of more than 64 bits")
+            elif not isinstance(item, _SENDABLE):
+                raise InvalidMessage(f"cannot be encoded: {type(item).__name__}")
+        if not below:
+            return
+        level = below
+    raise InvalidMessage(f"cannot be encoded: more than {scan.MAX_DEPTH} levels")
 
 
-# What arrives as it is; and what came from another peer, and only passes through this program.
-_UNTAGGED: Final = (
-    *(str, int, float, bytes, bytearray, type(None)),
-    *(cbor2.CBORTag, cbor2.CBORSimpleValue, type(cbor2.undefined)),
+# Most values are of the first kind. In the second are their subclasses, and what another peer may have sent.
+_PLAIN: Final = frozenset({str, float, bytes, bool, type(None)})
+_SENDABLE: Final = (
+    str,
+    int,
+    float,
+    bytes,
+    bytearray,
+    type(None),
+    cbor2.CBORSimpleValue,
+    type(cbor2.undefined),
 )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MARKER",
     "MAX_RESOURCE_BYTES",
+    "TYPED_ARRAY",
     "Resource",
     "collect",
     "match",
@@ -35,6 +36,9 @@ __all__ = [
 # What every reference contains. The codec looks for it in a message's bytes, and can then skip the search
 # in most.
 MARKER: Final = "resource-ref"
+
+# The tag in which JavaScript sends a Uint8Array.
+TYPED_ARRAY: Final = 64
 
 # Spec, "Resource Validation": "Maximum resource size: 2MB per resource".
 MAX_RESOURCE_BYTES: Final = 2 * 1024 * 1024
@@ -75,15 +79,15 @@ class Resource:
         """Check one member of ``resources``."""
         if type(wire) is not dict:
             raise InvalidMessage("expected a map")
-        fields: dict[str, Any] = {name: wire.get(key) for name, key in _WIRE_NAMES.items()}
-        if fields["kind"] == "document":
-            text = fields["data"]
+        kind: Any = wire.get("type")
+        data: Any = wire.get("data")
+        if kind == "document":
             # Bytes are no text, even if they might be UTF-8: None fails the check above.
-            fields["data"] = text.encode() if type(text) is str else None
+            data = data.encode() if type(data) is str else None
+        elif getattr(data, "tag", None) == TYPED_ARRAY and type(data.value) is bytes:
+            data = data.value
+        fields: dict[str, Any] = {"resource_id": wire.get("id"), "kind": kind, "data": data}
         return cls(**fields)
-
-
-_WIRE_NAMES: Final = {"resource_id": "id", "kind": "type", "data": "data"}
 
 
 def resources_from_wire(wire: object) -> tuple[Resource, ...]:

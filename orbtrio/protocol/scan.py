@@ -88,15 +88,12 @@ _SHORTEST_RUN: Final = 8
 _LONGEST_RUN: Final = 256
 
 
-def check(raw: bytes, *, depth: int = 0) -> bool:
+def check(raw: bytes, *, depth: int = 0) -> None:
     """Prove that `raw` is one CBOR item within profile and budget.
 
     Args:
         raw: One item.
         depth: The number of containers that it stands in, or will.
-
-    Returns:
-        Whether there is any tag in it.
 
     Raises:
         DecodeError: it is not. Decoding it might have been expensive.
@@ -107,7 +104,6 @@ def check(raw: bytes, *, depth: int = 0) -> bool:
         scanner.finish()
     except (IndexError, UnicodeDecodeError) as error:
         raise _decode_error(error) from None
-    return scanner.has_tags
 
 
 def split_output(raw: bytes) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
@@ -202,13 +198,12 @@ class _Scanner:
     end, and UnicodeDecodeError. One that steps past the end says nothing; the next one, or `finish`, does.
     """
 
-    __slots__ = ("at", "has_tags", "keys", "raw", "work")
+    __slots__ = ("at", "keys", "raw", "work")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.at = 0
         self.work = MAX_WORK
-        self.has_tags = False
         self.keys: set[bytes] | None = None  # of the item skipped last, if it was a map
 
     def finish(self) -> None:
@@ -345,7 +340,6 @@ class _Scanner:
                 elif major == _TAG:
                     if argument in STRUCTURAL_TAGS:
                         raise DecodeError(f"tag {argument} is not allowed")
-                    self.has_tags = True
                     members = 1
                 if not outer:
                     self.keys = inner
