@@ -115,6 +115,11 @@ class ScriptedPeer:
             raise trio.WouldBlock
         return self._arrived.popleft()
 
+    @property
+    def has_message(self) -> bool:
+        """Whether a message has arrived that was not received yet."""
+        return bool(self._arrived)
+
     async def wait_lost(self) -> ConnectionLost:
         """Wait until the connection has ended; how it did."""
         await trio.lowlevel.checkpoint()
