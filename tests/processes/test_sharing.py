@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import signal
 import statistics
 import subprocess
@@ -167,6 +168,7 @@ def test_deaf_client_and_fifty_stopped_workers_cost_the_others_little(tmp_path: 
         clients = {calm: Client(calm), beset: Client(beset)}
         # Other work on the machine only ever adds to one side or the other: of three attempts the best is the
         # truest.
+        throughput, cost = 0.0, math.inf
         for _ in range(3):
             throughput, cost = compare(clients, calm, beset)
             print(f"beside them: throughput {throughput:.3f}, CPU per job {cost:.3f} of those without")
