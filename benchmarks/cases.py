@@ -20,10 +20,11 @@ from benchmarks import wire
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["CASES", "Case", "Work", "job_name", "request"]
+__all__ = ["BYSTANDER_TYPE", "CASES", "QUICK", "Case", "Work", "job_name", "request"]
 
-# One of the types that every engine recognises without being told.
+# Two of the types that every engine recognises without being told.
 WORKER_TYPE: Final = "embedding"
+BYSTANDER_TYPE: Final = "llm"
 
 
 class Work(Protocol):
@@ -93,8 +94,7 @@ class Vector:
 
 @attrs.frozen
 class Image:
-    """An image of `size` bytes per job, as a resource; back come the size and the number that the worker
-    read from the file."""
+    """An image of `size` bytes per job, as a resource; back comes what the worker found in the file."""
 
     size: int
     _noise: bytes = attrs.field(init=False, repr=False)
@@ -131,14 +131,16 @@ class Case:
         clients: Connections that submit jobs.
         outstanding: Jobs of each client that are unanswered at any time, unless paced.
         workers: Connections that answer them.
-        max_batch_size, max_latency_ms, eager: How the workers register.
+        bystanders: Connections of workers of another type, which have nothing to do.
+        max_batch_size: As the workers register.
+        max_latency_ms: Likewise.
+        eager: Likewise; a stock worker says nothing of it.
         jobs_per_second: Submit by the clock instead, whether answers come or not.
         pings: What is timed is pings that answer while the load runs, not jobs: how long the engine's loop
             lets anybody wait.
         latency: It belongs into the table of latencies, not into that of costs.
         baseline: The baseline's share of the jobs, since it takes ten times as long over them; 0 if it
             cannot do this.
-        quick: Whether it is part of ``--quick``.
     """
 
     name: str
@@ -148,6 +150,7 @@ class Case:
     clients: int = 8
     outstanding: int = 64
     workers: int = 2
+    bystanders: int = 0
     max_batch_size: int = 32
     max_latency_ms: float = 10
     eager: bool = False
@@ -155,7 +158,6 @@ class Case:
     pings: bool = False
     latency: bool = False
     baseline: float = 0.25
-    quick: bool = False
 
     @property
     def worker_config(self) -> dict[str, Any]:
@@ -194,9 +196,6 @@ def _text(number: int, size: int) -> str:
     return (f"{number:08} " * (size // 9 + 1))[:size]
 
 
-_QUICK: Final = ("100B-1-32", "100B-32-32", "10KB-8-32")
-
-
 def _costs() -> list[Case]:
     cases = []
     for title, work, jobs in (("100B", Echo(100), 19_200), ("10KB", Echo(10_000), 4_800)):
@@ -209,12 +208,12 @@ def _costs() -> list[Case]:
                         jobs=jobs,
                         jobs_per_request=jobs_per_request,
                         max_batch_size=max_batch_size,
-                        quick=f"{title}-{jobs_per_request}-{max_batch_size}" in _QUICK,
                     )
                 )
-    vectors = Case(name="768floats-req32-batch32", work=Vector(), jobs=4_800, jobs_per_request=32, quick=True)
+    vectors = Case(name="768floats-req32-batch32", work=Vector(), jobs=4_800, jobs_per_request=32)
     images = Case(name="1MB-image", work=Image(1 << 20), jobs=96, outstanding=2, baseline=0)
-    return [*cases, vectors, images]
+    crowd = Case(name="100B-req32-1000idle", jobs=19_200, jobs_per_request=32, bystanders=1000, baseline=0)
+    return [*cases, vectors, images, crowd]
 
 
 def _latencies() -> list[Case]:
@@ -222,11 +221,23 @@ def _latencies() -> list[Case]:
     paced = attrs.evolve(lone, name="paced-100/s", eager=False, max_latency_ms=20, jobs_per_second=100)
     loaded = Case(name="ping-under-load", jobs=76_800, jobs_per_request=32, pings=True, latency=True)
     return [
-        attrs.evolve(paced, jobs=300, baseline=1, quick=True),
-        attrs.evolve(lone, baseline=0, quick=True),
+        attrs.evolve(paced, jobs=300, baseline=1),
+        attrs.evolve(lone, baseline=0),
         attrs.evolve(lone, name="lone-batch1", eager=False, max_batch_size=1),
         loaded,
     ]
 
 
 CASES: Final = (*_costs(), *_latencies())
+
+# For CI: the figures of most users, and whatever a careless change would spoil first.
+QUICK: Final = frozenset(
+    {
+        "100B-req1-batch32",
+        "100B-req32-batch32",
+        "10KB-req8-batch32",
+        "768floats-req32-batch32",
+        "paced-100/s",
+        "lone-eager",
+    }
+)

@@ -5,13 +5,14 @@
     python -m benchmarks.end_to_end --cases '100B-*' --repeat 9
 
 All engines run for the whole time and are measured in turn, so that a slow moment of the machine meets all
-of them. Figures are medians of the rounds, with the lowest and highest behind them. Exit status 1 if any
+of them. _Figures are medians of the rounds, with the lowest and highest behind them. Exit status 1 if any
 answer was wrong, missing or one too many.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import os
 import platform
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, QUICK, Case
 from benchmarks.floor import Floor
 from benchmarks.load import Load, WrongAnswer
 from benchmarks.processes import EngineFailed, EngineProcess, run_engine
@@ -46,7 +47,7 @@ _QUICK_SHARE: Final = 0.5
 
 
 @attrs.define
-class Figures:
+class _Figures:
     """What the rounds of one case on one engine have shown.
 
     Attributes:
@@ -73,7 +74,7 @@ class _Subject:
         self._engine = engine
         self._case = case
         self._load = Load(engine.port, engine.secret, case)
-        self.figures = Figures()
+        self.figures = _Figures()
 
     def warm_up(self) -> None:
         """Run some of the jobs, unmeasured."""
@@ -89,6 +90,8 @@ class _Subject:
 
     # CPU seconds, seconds, latencies.
     def _run(self, requests: Sequence[tuple[range, bytes]]) -> tuple[float, float, list[float]]:
+        gc.collect()
+        gc.disable()
         try:
             cpu, start = self._engine.cpu_time(), time.perf_counter()
             self._load.run(requests)
@@ -96,6 +99,8 @@ class _Subject:
             return cpu, seconds, self._load.verify()
         except WrongAnswer as error:
             raise WrongAnswer(f"{self._engine}, {self._case.name}: {error}") from error
+        finally:
+            gc.enable()
 
     def close(self) -> None:
         self._load.close()
@@ -104,7 +109,7 @@ class _Subject:
 
 def measure(
     case: Case, engines: Mapping[str, EngineProcess], rounds: int, share: float = 1
-) -> tuple[dict[str, Figures], list[float]]:
+) -> tuple[dict[str, _Figures], list[float]]:
     """Run one case on all engines that can do it, in turn.
 
     Args:
@@ -138,7 +143,7 @@ def measure(
         return {name: subject.figures for name, subject in subjects.items()}, floors
 
 
-def cost_line(case: Case, figures: Mapping[str, Figures], floors: Sequence[float]) -> str:
+def _cost_line(case: Case, figures: Mapping[str, _Figures], floors: Sequence[float]) -> str:
     """One line of the table of costs."""
     ours, others = figures["orbtrio"], figures.get("baseline")
     line = f"{case.name:<24}{_micro(ours.cpu):>9}{_spread(ours.cpu):>14}"
@@ -150,19 +155,19 @@ def cost_line(case: Case, figures: Mapping[str, Figures], floors: Sequence[float
     return f"{line}{_micro(floors):>8}{median(ours.rate):>9,.0f}{ours.jobs_per_batch:>7.1f}"
 
 
-COST_HEAD: Final = (
+_COST_HEAD: Final = (
     "engine CPU, us per job\n"
     f"{'case':<24}{'orbtrio':>9}{'(low-high)':>14}{'baseline':>10}{'(low-high)':>14}{'ratio':>7}{'codec':>8}"
     f"{'jobs/s':>9}{'batch':>7}"
 )
 
-LATENCY_HEAD: Final = (
+_LATENCY_HEAD: Final = (
     "latency, ms\n"
     f"{'case':<24}{'engine':<10}{'p50':>8}{'p90':>8}{'p99':>8}{'max':>8}{'samples':>9}{'CPU us/job':>12}"
 )
 
 
-def latency_lines(case: Case, figures: Mapping[str, Figures]) -> list[str]:
+def _latency_lines(case: Case, figures: Mapping[str, _Figures]) -> list[str]:
     """The lines of the table of latencies, one for each engine."""
     lines = []
     for name, figure in figures.items():
@@ -191,7 +196,7 @@ def _running(commands: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Engine
         yield {name: stack.enter_context(run_engine(command)) for name, command in commands.items()}
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[Case]]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description="What a job costs.")
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds, for CI")
     parser.add_argument(
@@ -201,18 +206,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, metavar="N", help=f"rounds per case; {_ROUNDS} unless quick")
     parser.add_argument("--no-baseline", action="store_true", help="orbtrio alone, to profile it")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.cases is None:
+        return options, [case for case in CASES if case.name in QUICK or not options.quick]
+    patterns = options.cases.split(",")
+    cases = [case for case in CASES if any(fnmatchcase(case.name, pattern) for pattern in patterns)]
+    if not cases:
+        parser.error(f"no case is called {options.cases}")
+    return options, cases
 
 
 def main(arguments: Sequence[str] | None = None, engines: Mapping[str, Sequence[str]] = ENGINES) -> int:
     """Measure, print, and return the exit status."""
-    options = _parse(arguments)
+    options, cases = _parse(arguments)
     rounds = options.repeat or (_QUICK_ROUNDS if options.quick else _ROUNDS)
     share = _QUICK_SHARE if options.quick else 1
-    wanted = options.cases.split(",") if options.cases else ["*"]
-    cases = [case for case in CASES if any(fnmatchcase(case.name, pattern) for pattern in wanted)]
-    if options.quick and not options.cases:
-        cases = [case for case in cases if case.quick]
     if options.no_baseline:
         engines = {name: command for name, command in engines.items() if name != "baseline"}
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -220,13 +228,13 @@ def main(arguments: Sequence[str] | None = None, engines: Mapping[str, Sequence[
     print(f"{machine}; {rounds} rounds", flush=True)
     try:
         with _running(engines) as processes:
-            for latency, head in ((False, COST_HEAD), (True, LATENCY_HEAD)):
+            for latency, head in ((False, _COST_HEAD), (True, _LATENCY_HEAD)):
                 chosen = [case for case in cases if case.latency is latency]
                 if chosen:
                     print(f"\n{head}", flush=True)
                 for case in chosen:
                     figures, floors = measure(case, processes, rounds, share)
-                    lines = latency_lines(case, figures) if latency else [cost_line(case, figures, floors)]
+                    lines = _latency_lines(case, figures) if latency else [_cost_line(case, figures, floors)]
                     print(*lines, sep="\n", flush=True)
     except (WrongAnswer, EngineFailed) as error:
         print(f"FAILED: {error}", file=sys.stderr)

@@ -8,7 +8,6 @@ two processors suffice: one for the engine, one for the load.
 
 from __future__ import annotations
 
-import gc
 import math
 import select
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from benchmarks import wire
-from benchmarks.cases import job_name
+from benchmarks.cases import BYSTANDER_TYPE, job_name
 from benchmarks.pinger import Pinger
 
 if TYPE_CHECKING:
@@ -42,10 +41,9 @@ class WrongAnswer(Exception):
 
 
 class _Peer:
-    # One connection. Whoever has something to do by the clock sets `due`, in seconds of `time.perf_counter`.
+    # One connection: a client's, or that of a worker that has nothing to do.
 
     def __init__(self, load: Load, worker_config: dict[str, object] | None) -> None:
-        self.due = math.inf
         self.socket = wire.open_websocket(load.port, timeout=5)
         self._epoll = load.epoll
         self._unread = b""
@@ -57,14 +55,13 @@ class _Peer:
     def on_messages(self, messages: list[bytes], now: float) -> None:
         """Whole messages have come."""
 
-    def on_due(self, now: float) -> None:
-        """The time is `due`."""
-
     def read(self) -> None:
         try:
             data = self.socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return
+        except ConnectionError as error:
+            raise WrongAnswer(f"a connection to the engine broke: {error}") from error
         if not data:
             raise WrongAnswer("the engine closed a connection without saying why")
         messages, controls, self._unread = wire.take_frames(self._unread + data if self._unread else data)
@@ -86,6 +83,8 @@ class _Peer:
             sent = self.socket.send(data)
         except BlockingIOError:
             sent = 0
+        except ConnectionError as error:
+            raise WrongAnswer(f"a connection to the engine broke: {error}") from error
         if sent < len(data):
             self._unsent = data[sent:]
             self._epoll.modify(self.socket, select.EPOLLIN | select.EPOLLOUT)
@@ -122,6 +121,7 @@ class _Client(_Peer):
     def __init__(self, load: Load, case: Case) -> None:
         super().__init__(load, None)
         self.running = False
+        self.due = math.inf  # when to send by the clock, in seconds of `time.perf_counter`
         self._jobs_per_request = case.jobs_per_request
         self._outstanding = case.outstanding
         self._interval = case.jobs_per_request / case.jobs_per_second if case.jobs_per_second else 0.0
@@ -147,7 +147,8 @@ class _Client(_Peer):
             self._send_more(now)
         self.running = self.answered < len(self._frames) * self._jobs_per_request
 
-    def on_due(self, now: float) -> None:
+    def send_due(self, now: float) -> None:
+        """Send by the clock."""
         self._send(1, now)
         # From when it was due, not from now: to be late once must not slow the pace.
         self.due = self.due + self._interval if len(self._sent_at) < len(self._frames) else math.inf
@@ -215,9 +216,12 @@ class Load:
         self.epoll = select.epoll()
         self.peers: dict[int, _Peer] = {}
         self._case = case
+        self._clients: list[_Client] = []
         self._pinger: Pinger | None = None
         self._pings: list[float] = []
         try:
+            for _ in range(case.bystanders):
+                _Peer(self, {**case.worker_config, "worker_type": BYSTANDER_TYPE})
             self._workers = [_Worker(self, case) for _ in range(case.workers)]
             if case.pings:
                 self._pinger = Pinger(port)
@@ -239,23 +243,18 @@ class Load:
         Raises:
             WrongAnswer: some did not come.
         """
-        gc.collect()
-        gc.disable()
-        try:
-            if self._pinger is not None:
-                self._pinger.start()
-            for index, client in enumerate(self._clients):
-                client.start(requests[index :: len(self._clients)])
-            answered = -1
-            while not self._listen(self._all_answered, _PATIENCE):
-                answered, before = sum(client.answered for client in self._clients), answered
-                if answered == before:
-                    self.verify()
-                    raise WrongAnswer("not every job was answered")
-            if self._pinger is not None:
-                self._pings = self._pinger.stop()
-        finally:
-            gc.enable()
+        if self._pinger is not None:
+            self._pinger.start()
+        for index, client in enumerate(self._clients):
+            client.start(requests[index :: len(self._clients)])
+        answered = -1
+        while not self._listen(self._all_answered, _PATIENCE):
+            answered, before = sum(client.answered for client in self._clients), answered
+            if answered == before:
+                self.verify()
+                raise WrongAnswer("not every job was answered")
+        if self._pinger is not None:
+            self._pings = self._pinger.stop()
 
     def verify(self) -> list[float]:
         """Look for answers that should not come, and hold all answers of the last `run` against their jobs.
@@ -287,11 +286,11 @@ class Load:
         give_up = time.perf_counter() + patience
         while not done():
             now = time.perf_counter()
-            due = min(peer.due for peer in peers.values())
+            due = min((client.due for client in self._clients), default=math.inf)
             if due <= now:
-                for peer in peers.values():
-                    if peer.due <= now:
-                        peer.on_due(now)
+                for client in self._clients:
+                    if client.due <= now:
+                        client.send_due(now)
                 continue
             if now >= give_up:
                 return False

@@ -9,7 +9,7 @@ import cbor2
 import pytest
 
 from benchmarks import wire
-from benchmarks.cases import CASES, Case, Echo, Image, Vector, job_name, request
+from benchmarks.cases import CASES, QUICK, Case, Echo, Image, Vector, job_name, request
 from benchmarks.end_to_end import main, measure
 from benchmarks.floor import Floor
 from benchmarks.load import Load, WrongAnswer
@@ -71,7 +71,7 @@ def test_latencies_have_a_line_per_engine(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.processes
 def test_pings_are_timed_while_the_load_runs(plain_engine: EngineProcess, small: Case) -> None:
-    case = Case(name="pings", jobs=1_000, clients=2, pings=True, latency=True)
+    case = Case(name="pings", jobs=1_000, clients=2, bystanders=3, pings=True, latency=True)
     figures, _ = measure(case, {"orbtrio": plain_engine}, rounds=1)
     assert 0 < len(figures["orbtrio"].latencies) < 1_000
     assert all(0 < latency < 10 for latency in figures["orbtrio"].latencies)
@@ -140,11 +140,16 @@ def test_an_engine_that_hangs_up_is_found(plain_engine: EngineProcess, small: Ca
         Load(plain_engine.port, "not the secret", small)
 
 
-def test_case_names_are_unique_and_some_are_quick() -> None:
+def test_case_names_are_unique_and_those_of_the_quick_ones_exist() -> None:
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
-    assert any(case.quick and case.latency for case in CASES)
-    assert any(case.quick and not case.latency for case in CASES)
+    assert set(names) > QUICK
+
+
+def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--cases", "100b"])
+    assert "no case is called 100b" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("work", [Echo(100), Echo(10_000), Vector()], ids=str)
