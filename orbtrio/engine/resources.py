@@ -4,19 +4,16 @@ A resource becomes a file when its request arrives and is deleted when the last 
 In between it has *claims*: one per id from `ResourceStore.hold` for the request itself, one per job from
 `retain`, given back by `release`. Files without claims wait for the cleaner.
 
-This module keeps the books and touches no disk; `_disk.py` touches the disk and keeps no books. All books are
-kept on the event loop, without locks: threads get plain values and return plain values.
+This module keeps the books and touches no disk; `_disk.py` touches the disk and keeps no books. All books
+are kept on the event loop, without locks: threads get and return plain values.
 
-Writing. A request's files go to a thread in one hop, at most `_WRITERS` at a time, so that no disk stops the
-loop. Few and small ones are written where we stand, for the hop is half of their cost (a frame of 10 KB takes
-100 µs of CPU here, 190 through a thread); a disk that keeps the loop waiting loses this trust for good. The
-thread belongs to a task of the store, not to the caller, so a caller can be cancelled at once: whoever of the
-two finishes last sees to it that the files go.
+Writing. A request's files go to a thread in one hop, at most `_WRITERS` at a time. Few and small ones are
+written where we stand, for the hop is half of their cost (10 KB: 100 µs of CPU here, 190 through a thread); a
+disk that keeps the loop waiting loses this trust for good. The thread belongs to a task of the store, not to
+the caller, who can thus be cancelled at once: whoever finishes last sees to it that the files go.
 
 Deleting. One task deletes what has gathered in a tenth of a second, in one hop. What could not be deleted is
 tried again, ever more rarely, and counts against the quota until it is gone.
-
-Rejected: to let the caller wait for its thread uncancellably (a hanging disk would hold up the engine's end).
 """
 
 from __future__ import annotations
