@@ -321,6 +321,26 @@ def test_thirty_thousand_messages_of_anything() -> None:
     assert time.process_time() - started < 60
 
 
+def is_refused(check: Callable[[bytes], object], raw: bytes) -> bool:
+    try:
+        check(raw)
+    except DecodeError:
+        return True
+    return False
+
+
+def test_what_the_walk_refuses_is_refused_without_it() -> None:
+    """B-23 to B-38: small messages are not walked, and must not get away with more."""
+    random = Random(20261123)
+    hostile, friendly = Grammar(random, hostile=True), Grammar(random)
+    for _ in range(3000):
+        for raw in (hostile.item(), friendly.damage(friendly.item())):
+            assert is_refused(codec.decode_item, raw) == is_refused(scan.check, raw), raw.hex()
+    for opened in (b"\x81", b"\xc1", b"\xa1\x61a"):
+        assert codec.decode_item(opened * scan.MAX_DEPTH + b"\x00")
+        assert is_refused(codec.decode_item, opened * (scan.MAX_DEPTH + 1) + b"\x00")
+
+
 def test_large_messages_go_through_the_walk_and_come_out_equal() -> None:
     jobs = [
         {"job_id": i, "worker_type": "t", "input": {"text": "é" * 5000, "numbers": [0.5] * 300}}
