@@ -13,6 +13,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
 import trio
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
@@ -24,6 +25,8 @@ from tests.driver import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+pytestmark = pytest.mark.timeout(600)
 
 TYPES = ("a", "b", "keyed")
 
@@ -362,7 +365,7 @@ class FabricMachine(RuleBasedStateMachine):
 
 
 # Seconds while one works on it, the better part of a minute in CI.
-EXAMPLES = {"dev": 20, "ci": 120}.get(settings.get_current_profile_name(), 1000)
+EXAMPLES = {"dev": 20, "ci": 60}.get(settings.get_current_profile_name(), 1000)
 
 TestFabric = FabricMachine.TestCase
 TestFabric.settings = settings(

@@ -110,7 +110,7 @@ class Exchange:
             files = await self._store.hold(tenant, request.resources)
         except StoreError as error:
             for job in request.jobs:
-                self._refuse(requester, job.client_job_id, "queue_full", str(error))
+                self._refuse(requester, job.client_job_id, self._store_trouble(), str(error))
             return
         try:
             self._accept(requester, request.jobs, files)
@@ -177,6 +177,10 @@ class Exchange:
         if jobs:
             self.counters.accepted += len(jobs)
             self.dispatcher.submit(jobs)
+
+    # The store is full or broken, or gone because the engine stops.
+    def _store_trouble(self) -> str:
+        return "engine_stopped" if self.draining else "queue_full"
 
     # Why a job is not accepted: kind and text of P-31.
     def _why_not(

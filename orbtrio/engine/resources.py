@@ -145,9 +145,7 @@ class ResourceStore:
         return attrs.evolve(self._now)
 
     async def hold(self, tenant: str, resources: Sequence[Resource]) -> dict[str, HeldFile]:
-        """Write resources to files; all or none.
-
-        Same bytes of the same kind become one file. Cancelled, it keeps nothing.
+        """Write resources to files: all or none, and none if cancelled. Same bytes become one file.
 
         Args:
             tenant: Whose they are; chooses the folder. Any text.
@@ -183,6 +181,8 @@ class ResourceStore:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreFull("the engine's disk is full") from error
             raise StoreError("the engine cannot store resources at present") from error
+        if self._closing.is_set():  # while a thread wrote: the files go, or are gone
+            raise StoreError("the engine is stopping")
         return writing.held
 
     def retain(self, file: HeldFile) -> None:
