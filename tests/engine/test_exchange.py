@@ -174,7 +174,11 @@ async def test_equal_workers_differ_by_a_batch_at_most(autojump_clock: MockClock
 @pytest.mark.parametrize(
     ("worker_type", "field"), [("video_segmentation", "cross_job_id"), ("motion_energy", "media_id")]
 )
-@pytest.mark.parametrize("keys", ["abc", [1, 2, 3], [None, True, 1.5]], ids=["text", "numbers", "odd"])
+@pytest.mark.parametrize(
+    "keys",
+    ["abc", [1, 2, 3], [None, True, 1.5], ["x" * 99 + "a", "x" * 99 + "b", b"c"]],
+    ids=["text", "numbers", "odd", "long"],
+)
 async def test_jobs_of_one_session_stay_with_one_worker_in_order(
     autojump_clock: MockClock, worker_type: str, field: str, keys: Sequence[Any]
 ) -> None:
@@ -212,8 +216,7 @@ async def test_session_moves_when_its_worker_is_lost(autojump_clock: MockClock) 
         assert [numbers(await other.receive_batch()) for _ in range(2)] == [[0], [1]]
 
 
-# ---------------------------------------------------------------------------------------------------- ids and
-# fields
+# --------------------------------------------------------------------------------------------- ids and fields
 
 
 async def test_ids_are_ours_and_the_clients_is_only_echoed(autojump_clock: MockClock) -> None:
@@ -432,8 +435,7 @@ async def test_timeout_gives_back_the_credit_of_a_stuck_worker(autojump_clock: M
         assert trio.current_time() == pytest.approx(300, abs=1)
 
 
-# ------------------------------------------------------------------------------------------------------- lost
-# workers
+# ----------------------------------------------------------------------------------------------- lost workers
 
 
 async def test_lost_workers_jobs_go_to_the_front_in_their_old_order(autojump_clock: MockClock) -> None:
@@ -638,8 +640,7 @@ async def test_job_whose_result_no_message_holds_ends_as_too_large(autojump_cloc
         assert refusals(client) == [(ids[0], "result_too_large")]
 
 
-# ------------------------------------------------------------------------------------------------------- lost
-# clients
+# ----------------------------------------------------------------------------------------------- lost clients
 
 
 async def test_lost_clients_queued_jobs_are_cancelled(autojump_clock: MockClock) -> None:
@@ -700,8 +701,7 @@ async def test_answer_never_reaches_another_client(autojump_clock: MockClock) ->
         assert [[output["echo"]["n"] for _, output in client.outputs] for client in clients] == [[0], [], [2]]
 
 
-# -------------------------------------------------------------------------------------------------------- odd
-# requests
+# ----------------------------------------------------------------------------------------------- odd requests
 
 
 @pytest.mark.parametrize("jobs", [..., None, {}, "jobs", 7])
@@ -766,6 +766,34 @@ async def test_invalid_job_without_an_id_cannot_be_answered(autojump_clock: Mock
         assert numbers(await worker.receive_batch()) == [1]
         assert client.outputs == []
         assert fabric.engine.statistics().refused == {"invalid_job": 1}
+
+
+async def test_id_of_more_than_a_kilobyte_is_refused(autojump_clock: MockClock) -> None:
+    """B-53: it would be kept and echoed for as long as the job is open."""
+    async with open_fabric() as fabric:
+        client = await fabric.fake_client(engine_errors=True)
+        client.send(WorkerRequest([JobRequest("x" * 900, "t", {}), JobRequest("x" * 2000, "t", {})]))
+        await wait_until_idle()
+        assert refusals(client) == [("x" * 2000, "invalid_job")]
+        assert fabric.engine.statistics().open_jobs == 1
+
+
+async def test_jobs_wait_for_so_many_types_only(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P-13: an engine that recognises every type does not keep every name that somebody comes up with."""
+    monkeypatch.setattr("orbtrio.engine.dispatch._MAX_POOLS", 3)
+    async with open_fabric() as fabric:
+        client = await fabric.fake_client(engine_errors=True)
+        ids = [client.submit(f"type-{number}", {})[0] for number in range(4)]
+        await wait_until_idle()
+        assert refusals(client) == [(ids[3], "queue_full")]
+        worker = await fabric.fake_worker("type-4")
+        lost = await worker.wait_lost()
+        assert (lost.code, lost.reason) == (1008, "the engine has jobs for too many other worker types")
+        assert (await fabric.fake_worker("type-0")).lost is None
+        await trio.sleep(301)
+        assert (await fabric.fake_worker("type-4")).lost is None
 
 
 async def test_id_may_be_used_again_once_its_job_has_ended(autojump_clock: MockClock) -> None:

@@ -63,8 +63,7 @@ async def start(nursery: trio.Nursery, engine: Engine, *args: Any, **options: An
     return outcome
 
 
-# --------------------------------------------------------------------------------------------- jobs from this
-# process
+# ------------------------------------------------------------------------------------- jobs from this process
 
 
 async def test_submit_returns_the_workers_fields(autojump_clock: MockClock) -> None:
@@ -453,8 +452,7 @@ async def test_thousands_of_types_that_came_and_went_do_no_harm(
         assert len(fabric.engine.statistics().worker_types) <= 4
 
 
-# ------------------------------------------------------------------------------------------------------- HTTP
-# and sockets
+# ------------------------------------------------------------------------------------------- HTTP and sockets
 
 
 async def get(fabric: Fabric, path: str) -> tuple[int, str, bytes]:
@@ -496,6 +494,30 @@ async def test_metrics_over_http(autojump_clock: MockClock) -> None:
         status, content_type, body = await get(fabric, "/metrics")
         assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert b'orb_workers{type="t"} 1.0\n' in body
+
+
+async def test_metrics_are_not_computed_for_each_of_many_who_ask(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may ask: the last answer is given again until ten times the time that it took have passed."""
+    now = 0.0
+
+    def perf_counter() -> float:
+        return now
+
+    def render(statistics: object) -> bytes:
+        nonlocal now
+        now += 1
+        return b"%d" % now
+
+    monkeypatch.setattr("orbtrio.engine.server.time.perf_counter", perf_counter)
+    monkeypatch.setattr("orbtrio.engine.server.render_metrics", render)
+    async with open_fabric() as fabric:
+        bodies = []
+        for _ in range(3):
+            bodies.append((await get(fabric, "/metrics"))[2])
+            now += 6
+        assert bodies == [b"1", b"1", b"14"]
 
 
 async def test_sockets_of_both_families_until_the_block_is_left(tmp_path: Path) -> None:

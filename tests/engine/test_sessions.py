@@ -263,8 +263,7 @@ async def test_only_so_many_guessing_addresses_are_remembered(
         nursery.cancel_scope.cancel()
 
 
-# ----------------------------------------------------------------------------------------------------- worker
-# settings
+# -------------------------------------------------------------------------------------------- worker settings
 
 
 @pytest.mark.parametrize(
@@ -376,6 +375,16 @@ async def test_latency_above_the_job_timeout_is_refused(
             assert await close_code(peer) == 1008
 
 
+async def test_default_latency_is_no_mistake_where_jobs_time_out_sooner(autojump_clock: MockClock) -> None:
+    """P-11: a stock worker that names none must not be refused for ours."""
+    async with open_fabric(worker_secret=SECRET, job_timeout=10) as fabric:
+        peer = await fabric.fake_peer()
+        peer.send(registration())
+        await wait_until_idle()
+        assert peer.lost is None
+        assert (await refusal(fabric, registration(max_latency_ms=10_001)))[0] == 1008
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -403,8 +412,7 @@ async def test_unknown_fields_and_extensions_are_tolerated(autojump_clock: MockC
         assert (worker.lost, client.lost) == (None, None)
 
 
-# ---------------------------------------------------------------------------------------------------- tokens,
-# limits
+# --------------------------------------------------------------------------------------------- tokens, limits
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "token-", "token-aa"])
@@ -492,8 +500,7 @@ async def test_messages_above_the_limit_of_the_role_close_1009(
         assert await close_code(peer) == 1009
 
 
-# ---------------------------------------------------------------------------------------------------- unknown
-# messages
+# ------------------------------------------------------------------------------------------- unknown messages
 
 
 @pytest.mark.parametrize("role", ["worker", "client"])
@@ -514,8 +521,7 @@ async def test_messages_of_unknown_type_are_ignored_but_not_a_hundred_a_minute(
         assert await close_code(peer) == 1008
 
 
-# ---------------------------------------------------------------------------------------------------- hostile
-# CBOR
+# ----------------------------------------------------------------------------------------------- hostile CBOR
 
 
 def nested(head: bytes, depth: int, innermost: bytes = b"\x00") -> bytes:
@@ -602,9 +608,9 @@ async def all_sorts(fabric: Fabric) -> list[tuple[ScriptedPeer, bytes]]:
 async def test_hostile_item_closes_1008(autojump_clock: MockClock, item: bytes) -> None:
     """As a field that is read and as a message, before and after registration, at no great cost."""
     async with open_fabric() as fabric, open_neighbours(fabric):
-        for peer, beginning in (await all_sorts(fabric)) + [
-            (peer, b"") for peer, _ in await all_sorts(fabric)
-        ]:
+        as_field = await all_sorts(fabric)
+        as_message = [(peer, b"") for peer, _ in await all_sorts(fabric)]
+        for peer, beginning in as_field + as_message:
             started = time.perf_counter()
             peer.send(beginning + item)
             assert await close_code(peer) == 1008
@@ -718,8 +724,7 @@ async def test_random_and_mutated_messages_end_their_connection_at_most(autojump
         assert codes <= {1000, 1008, 1009}
 
 
-# ----------------------------------------------------------------------------------------------------- worker
-# outputs
+# --------------------------------------------------------------------------------------------- worker outputs
 
 
 OUTPUTS: Mapping[str, tuple[Any, int | None]] = {
