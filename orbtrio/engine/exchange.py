@@ -123,7 +123,6 @@ class Exchange:
         now = trio.current_time()
         deadline = now + self._config.job_timeout
         open_jobs = requester.open_jobs
-        paths = {resource_id: file.path for resource_id, file in files.items()}
         jobs: list[Job] = []
         for request in requests:
             head = codec.response_head(request.client_job_id)
@@ -146,8 +145,10 @@ class Exchange:
             job_files: tuple[HeldFile, ...] = ()
             job_input = request.input
             if request.references:
-                job_files = tuple(files[resource_id] for resource_id in request.references)
-                job_input = references.replace(job_input, paths)
+                job_files = tuple(files[name] for name in request.references)
+                job_input = references.replace(
+                    job_input, {name: files[name].path for name in request.references}
+                )
             number = self._next_number()
             job_id = self._id_prefix + str(number)
             if pool.flat:
@@ -157,20 +158,21 @@ class Exchange:
             for file in job_files:
                 self._store.retain(file)
             pool.enter()
+            # In order, for names would cost half a microsecond: a twentieth of all the work for a job.
             job = Job(
-                number=number,
-                job_id=job_id,
-                client_job_id=request.client_job_id,
-                client_key=key,
-                requester=requester,
-                response_head=head,
-                worker_type=request.worker_type,
-                affinity=affinity,
-                wire=wire,
-                accepted_at=now,
-                deadline=deadline,
-                files=job_files,
-                owner=pool,
+                number,
+                job_id,
+                request.client_job_id,
+                key,
+                requester,
+                head,
+                request.worker_type,
+                affinity,
+                wire,
+                now,
+                deadline,
+                job_files,
+                pool,
             )
             self._table.accept(job)
             jobs.append(job)
