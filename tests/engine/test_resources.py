@@ -107,12 +107,15 @@ def image(
     return Resource(resource_id, kind, data)
 
 
+# By `os.walk`, which takes no offence at a directory that the cleaner's thread removes meanwhile.
 def on_disk(root: Path) -> set[str]:
-    return {str(path) for path in root.rglob("*") if path.is_file() and path.name != ".lock"}
+    found = {os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names}
+    return {path for path in found if not path.endswith("/.lock") and os.path.isfile(path)}
 
 
 def directories(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir()}
+    walk = os.walk(root)
+    return {os.path.relpath(os.path.join(folder, name), root) for folder, names, _ in walk for name in names}
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
