@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)
 
-TYPES = ("a", "b", "keyed")
+# Few, so that peers meet. Jobs of the second one are of sessions, which stay with a worker (P-12).
+TYPES = ("plain", "keyed")
 
 # P-21: past it a job has ended, whatever has become of it.
 TIMEOUT = 300.0
@@ -123,8 +124,10 @@ class FabricMachine(RuleBasedStateMachine):
         self.driver.call(run)
 
     def worker(self, index: int) -> Worker | None:
+        """Preferably one that has jobs in hand: it can answer, and there trouble does most harm."""
         here = [worker for worker in self.workers if worker.peer.lost is None]
-        return here[index % len(here)] if here else None
+        here.sort(key=lambda worker: worker.stake, reverse=True)
+        return here[min(index // 6, len(here) - 1)] if here else None
 
     def client(self, index: int) -> Client | None:
         here = [client for client in self.clients if client.peer.lost is None]
@@ -135,23 +138,22 @@ class FabricMachine(RuleBasedStateMachine):
         return [*self.workers, *self.clients]
 
     def peer(self, index: int) -> Worker | Client | None:
-        """Preferably one who has jobs in hand, or waits for answers: there trouble does most harm."""
-        here = [peer for peer in self.peers if peer.peer.lost is None]
-        here.sort(key=lambda peer: peer.stake, reverse=True)
-        return here[min(index // 3, len(here) - 1)] if here else None
+        """Preferably a worker."""
+        return self.worker(index) if index % 4 else self.client(index // 4)
 
     # ------------------------------------------------------------------------------------------------- peers
 
     @initialize()
     def begin(self) -> None:
         self.connect_client(engine_errors=True)
-        self.connect_worker("a", 2, 5.0, None, False)
+        self.connect_worker("plain", max_batch_size=2, max_latency=5.0, credit=None, eager=False)
+        self.connect_worker("plain", max_batch_size=2, max_latency=0.05, credit=1, eager=True)
 
     @precondition(lambda self: sum(worker.peer.lost is None for worker in self.workers) < 4)
     @rule(
-        worker_type=st.sampled_from([*TYPES, "a"]),
+        worker_type=st.sampled_from(["plain", "plain", "keyed"]),
         max_batch_size=st.sampled_from([1, 2, 5]),
-        max_latency=st.sampled_from([0.05, 5.0, 30.0]),
+        max_latency=st.sampled_from([0.05, 5.0]),
         credit=st.sampled_from([None, 1, 2]),
         eager=st.booleans(),
     )
@@ -205,7 +207,7 @@ class FabricMachine(RuleBasedStateMachine):
 
     @rule(
         index=INDEX,
-        worker_type=st.sampled_from([*TYPES, "a", "a", "unknown"]),
+        worker_type=st.sampled_from(["plain", "plain", "plain", "keyed", "unknown"]),
         count=st.integers(1, 6),
         key=st.integers(0, 2),
         with_file=st.booleans(),
@@ -316,11 +318,14 @@ class FabricMachine(RuleBasedStateMachine):
                     assert now - client.jobs[client_job_id][0] < TIMEOUT
 
     def check_books(self) -> None:
-        """Every job is accounted for (I3)."""
+        """Every job is accounted for (I3), and nobody works for a client that is gone (P-25)."""
         now = self.fabric.engine.statistics()
         assert now.accepted == now.answered + now.abandoned + sum(now.ended.values()) + now.open_jobs
         queued = sum(pool.queued for pool in now.worker_types)
         assert now.open_jobs <= queued + sum(worker.unanswered for worker in now.workers)
+        # The end of a stalled client does not get through; pings find it out.
+        waiting = [client for client in self.clients if client.peer.lost is None or client.stalled]
+        assert now.open_jobs <= sum(client.stake for client in waiting)
 
     # --------------------------------------------------------------------------------------------------- end
 
@@ -338,7 +343,7 @@ class FabricMachine(RuleBasedStateMachine):
         self.promises_are_kept()
         recent = self.driver.clock.current_time() - TIMEOUT + HEALING
         for worker_type in TYPES:
-            self.connect_worker(worker_type, 5, 5.0, None, False)
+            self.connect_worker(worker_type, max_batch_size=5, max_latency=5.0, credit=None, eager=False)
         for worker in self.workers:
             if worker.peer.lost is None:
                 self.act(worker.peer.answer, list(worker.held.values()))
@@ -357,7 +362,8 @@ class FabricMachine(RuleBasedStateMachine):
         assert statistics.files == 0
         self.check_answers()
         for client in self.clients:
-            if client.peer.lost is None and client.engine_errors:
+            # 1001: the engine has drained.
+            if client.engine_errors and (client.peer.lost is None or client.peer.lost.code == 1001):
                 kinds = {job_id: output.get("error_kind") for job_id, output in client.peer.outputs}
                 assert kinds.keys() == client.jobs.keys()
                 late = [at for job_id, (at, _) in client.jobs.items() if kinds[job_id] == "timeout"]
