@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineEnd", "FakeEngine", "open_fake_engine"]
 
+# Of the ids of jobs, one sequence for all: what a peer answers twice, or to the wrong end, must stand out.
+_numbers = itertools.count(1)
+
 
 class EngineEnd(ScriptedPeer):
     """The engine's end of a connection: to a worker or to a client, as its registration says.
@@ -105,9 +108,6 @@ class EngineEnd(ScriptedPeer):
             ConnectionLost: the connection has ended.
         """
         self.send(WorkerResponse(client_job_id, {"error": text, "error_kind": kind}))
-
-
-_numbers = itertools.count(1)
 
 
 class FakeEngine:

@@ -182,6 +182,13 @@ async def test_clock_that_is_never_moved_does_not_keep_the_fabric_from_ending(
         await wait_until_idle()
 
 
+async def test_works_by_the_real_clock_too() -> None:
+    async with open_fabric() as fabric:
+        await fabric.start_worker(measure, "t")
+        client = await fabric.connect()
+        assert await client.submit("t", {"text": "abc"}) == {"length": 3}
+
+
 async def test_stream_of_ones_own(autojump_clock: MockClock) -> None:
     async with open_fabric() as fabric:
         stream = await fabric.open_stream()
