@@ -237,6 +237,9 @@ class WorkerQueue:
         batch.owed -= 1
         if not batch.owed:
             self._open_batches.pop(batch, None)
+            # Each job names its batch. Left in a circle they would be freed by the collector only, which then
+            # stops everything for 0.15 s, every 75,000 jobs.
+            batch.jobs.clear()
             self._suspect_is_out = False
             self.batches_answered += 1
             self.batch_seconds += trio.current_time() - batch.sent_at

@@ -1,0 +1,45 @@
+"""What has ended is freed at once, and not by the collector, whose pauses are everybody's latency."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orbtrio.engine.jobs import Batch, Job
+from orbtrio.testing import open_fabric, wait_until_idle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio.testing import MockClock
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def in_memory(kind: type) -> int:
+    """How many objects of a class there are."""
+    return sum(type(each) is kind for each in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_answered_jobs_are_in_no_circle(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker, client = await fabric.fake_worker("t", max_batch_size=8), await fabric.fake_client()
+        jobs, batches = in_memory(Job), in_memory(Batch)
+        for _ in range(10):
+            client.submit("t", *({"n": n} for n in range(8)))
+            for job in await worker.receive_batch():
+                worker.answer(job)
+            await wait_until_idle()
+        assert len(client.outputs) == 80
+        # A task that waits for the next jobs may still have the last in hand.
+        assert in_memory(Job) - jobs <= 8
+        assert in_memory(Batch) - batches <= 1
