@@ -39,8 +39,12 @@ def test_thirty_two_stock_workers_share_3200_jobs_evenly(tmp_path: Path) -> None
     with running_engine(tmp_path) as engine, ExitStack() as peers:
         workers = [Worker(engine) for _ in range(32)]
         counts: collections.Counter[int] = collections.Counter()
+        # Equal workers: were they to answer at once, the machine's scheduler would make some faster than
+        # others.
+        all_sent = threading.Event()
 
         def serve(number: int) -> None:
+            all_sent.wait(60)
             try:
                 while True:
                     batch = workers[number].batch(within=30)
@@ -49,6 +53,7 @@ def test_thirty_two_stock_workers_share_3200_jobs_evenly(tmp_path: Path) -> None
             except Exception:  # closed at the end
                 return
 
+        unanswered = [f'orb_worker_unanswered{{type="echo",worker="echo-{n}"}}' for n in range(1, 33)]
         threads = [threading.Thread(target=serve, args=(number,)) for number in range(32)]
         wait_until(lambda: engine.metrics().get('orb_workers{type="echo"}') == 32)
         for thread in threads:
@@ -57,6 +62,8 @@ def test_thirty_two_stock_workers_share_3200_jobs_evenly(tmp_path: Path) -> None
         peers.callback(client.close)
         for start in range(0, 3200, 100):
             client.request(range(start, start + 100))
+        wait_until(lambda: sum(engine.metrics().get(key, 0) for key in unanswered) == 3200)
+        all_sent.set()
         assert len(client.responses(3200)) == 3200
         for worker in workers:
             worker.close()
