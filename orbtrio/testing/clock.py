@@ -16,9 +16,9 @@ import trio
 import trio.testing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["steady_clock", "wait_until_idle"]
+__all__ = ["steady_clock", "wait_for_threads", "wait_until_idle"]
 
 
 async def wait_until_idle() -> None:
@@ -49,6 +49,13 @@ class _ThreadWatch(trio.abc.Instrument):
         else:
             self.release()
 
+    def leave(self) -> None:
+        self.users -= 1
+        if not self.users:
+            trio.lowlevel.remove_instrument(self)
+            self.release()
+            _watch.set(None)
+
     def _hold(self) -> None:
         if not self._held:
             self._held = True
@@ -65,24 +72,32 @@ class _ThreadWatch(trio.abc.Instrument):
 _watch: Final[trio.lowlevel.RunVar[_ThreadWatch | None]] = trio.lowlevel.RunVar("orbtrio.testing", None)
 
 
-@contextmanager
-def steady_clock() -> Iterator[None]:
-    """Keep a virtual clock from passing time by itself while a thread works. Does nothing to a real clock."""
+def wait_for_threads() -> Callable[[], None]:
+    """Keep a virtual clock from passing time by itself while a thread works, until the result is called.
+
+    Does nothing to a real clock.
+    """
     clock = trio.lowlevel.current_clock()
     if not isinstance(clock, trio.testing.MockClock):
-        yield
-        return
+        return _nothing
     watch = _watch.get()
     if watch is None:
         watch = _ThreadWatch(clock)
         _watch.set(watch)
         trio.lowlevel.add_instrument(watch)
     watch.users += 1
+    return watch.leave
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def steady_clock() -> Iterator[None]:
+    """`wait_for_threads` for a block."""
+    leave = wait_for_threads()
     try:
         yield
     finally:
-        watch.users -= 1
-        if not watch.users:
-            trio.lowlevel.remove_instrument(watch)
-            watch.release()
-            _watch.set(None)
+        leave()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from orbtrio.testing import wait_until_idle
 from orbtrio.testing.clock import steady_clock
 
-if TYPE_CHECKING:
-    from trio.testing import MockClock
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """Trio's own, which our users have."""
+    return MockClock(autojump_threshold=0)
 
 
 async def test_no_time_passes_while_a_thread_works(autojump_clock: MockClock) -> None:
