@@ -23,7 +23,7 @@ import logging
 import math
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +38,7 @@ from orbtrio.engine.listeners import listener_url, open_listeners, peer_address,
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
-from orbtrio.errors import ConfigError, JobError, JobRefused, JobTimedOut
+from orbtrio.errors import ConfigError, ConnectionLost, JobError, JobRefused, JobTimedOut
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import JobRequest, WorkerRequest
 from orbtrio.transport import Flusher, TransportLimits, open_server_transport
@@ -218,8 +218,7 @@ class Engine:
     async def handle(self, stream: trio.abc.Stream, peer: str = "memory:0") -> None:
         """Serve one connection, from its HTTP head to its end.
 
-        For memory streams and listeners of one's own. Never raises for what the peer does; closes the stream
-        in any case.
+        For memory streams and one's own listeners. Never raises for a peer's doing; always closes the stream.
 
         Args:
             stream: Any Trio stream; owned by the engine from now on.
@@ -242,7 +241,8 @@ class Engine:
             await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: trio.abc.Stream, peer: str, registered: _Once) -> None:
-        with trio.CancelScope() as conversation:
+        # Lost before the session began, that is, between the peer's request and our answer: its own affair.
+        with trio.CancelScope() as conversation, suppress(ConnectionLost):
             self._conversations.add(conversation)
             try:
                 head = await self._front.negotiate(stream)

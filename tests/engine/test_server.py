@@ -430,6 +430,20 @@ async def test_bug_that_a_peer_finds_ends_its_connection_only(
     assert record.exc_info
 
 
+async def test_peer_that_goes_before_it_is_answered_is_no_news(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A traceback for each would be a way to fill the log."""
+    async with open_fabric() as fabric, open_neighbours(fabric):
+        link = fabric.open_link()
+        link.to_peer.cut_after(0)
+        with pytest.raises(ConnectionLost):
+            async with open_client_transport("ws://localhost/ws", open_stream=link.dial):
+                pass
+        await wait_until_idle()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_thousands_of_types_that_came_and_went_do_no_harm(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
