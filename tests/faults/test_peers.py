@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import statistics
 import subprocess
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -46,55 +44,43 @@ INTRODUCTION = masked_frame(cbor2.dumps({"type": "i_am_server", "version": "1.0.
 def test_f19_a_client_that_reads_nothing_takes_little_from_the_workers(
     tmp_path: Path, figure: Figures
 ) -> None:
-    """Both use the same worker. The deaf client's jobs are worked on until it is cut, and count as no loss."""
-    with (
-        running_engine(tmp_path, ORB_WRITE_TIMEOUT="2", ORB_MAX_BUFFERED_BYTES=str(8 << 20)) as engine,
-        ended(stock_worker(engine)),
-    ):
+    """Both use the same worker, whose answers to the deaf client are kept until it is cut."""
+    with running_engine(tmp_path, ORB_WRITE_TIMEOUT="5") as engine, ended(stock_worker(engine)):
         client = Client(engine)
-        usual = statistics.median(throughput(client, 1)[1] for _ in range(3))
-        sock = socket.create_connection(("127.0.0.1", engine.port))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.sendall(UPGRADE + INTRODUCTION)
-        wait_until(lambda: engine.metrics()["orb_clients"] == 2)
-
-        def flood() -> None:
-            with contextlib.suppress(OSError):
-                for first in range(0, 2000, 20):
-                    jobs = [
-                        {"job_id": f"deaf-{number}", "worker_type": "echo", "input": {"t": "x" * 20_000}}
-                        for number in range(first, first + 20)
-                    ]
-                    sock.sendall(masked_frame(cbor2.dumps({"type": "worker_request", "jobs": jobs})))
-
-        thread = threading.Thread(target=flood)
-        thread.start()
-        began = time.monotonic()
-        slowest = 0.0
-        while engine.metrics()["orb_clients"] == 2:
-            start = time.monotonic()
-            client.request([0])
-            client.responses(1)
-            slowest = max(slowest, time.monotonic() - start)
-            assert time.monotonic() - began < 20
-        cut = time.monotonic() - began
-        thread.join(20)
-        wait_until(lambda: engine.metrics()["orb_open_jobs"] == 0, within=20)
-        after = statistics.median(throughput(client, 1)[1] for _ in range(3))
-        sock.close()
+        throughput(client, 1)
+        _, usual = throughput(client, 2)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", engine.port))
+            sock.sendall(UPGRADE + INTRODUCTION)
+            for first in range(0, 1000, 20):
+                jobs = [
+                    {"job_id": f"deaf-{number}", "worker_type": "echo", "input": {"t": "x" * 20_000}}
+                    for number in range(first, first + 20)
+                ]
+                sock.sendall(masked_frame(cbor2.dumps({"type": "worker_request", "jobs": jobs})))
+            began = time.monotonic()
+            # All its jobs are answered, and 20 MB wait for it.
+            wait_until(lambda: engine.metrics()["orb_open_jobs"] == 0)
+            _, beside = throughput(client, 2)
+            assert engine.metrics()["orb_clients"] == 2, "cut too early for the figure"
+            wait_until(lambda: engine.metrics()["orb_clients"] == 1)
+            cut = time.monotonic() - began
         assert_settled(engine)
         figure(
             "F-19",
-            "I6",
-            f"cut after {cut:.1f} s; other client's RTT at the same worker max {slowest * 1000:.0f} ms; "
-            f"worker's throughput {after / usual - 1:+.0%} afterwards",
+            "I1 I6",
+            f"worker's throughput {beside / usual - 1:+.0%} ({beside:.0f} of {usual:.0f}/s); "
+            f"cut after {cut:.1f} s at a write timeout of 5 s",
+            ">= -50%",
         )
-        assert slowest < 5
+        assert beside > usual / 2
         client.close()
 
 
 def test_f22_a_herd_of_a_thousand_workers_is_let_in(tmp_path: Path, figure: Figures) -> None:
-    with running_engine(tmp_path) as engine:
+    allowed = {"ORB_MAX_UNREGISTERED": "2000", "ORB_MAX_UNREGISTERED_PER_ADDRESS": "2000"}
+    with running_engine(tmp_path, **allowed) as engine:
         with healthy(engine) as neighbour:
             time.sleep(1)
             usual = percentile(neighbour.trips, 99)
