@@ -11,13 +11,13 @@ the sentences that they share. They get results, and two functions for the spec'
 from __future__ import annotations
 
 from orbtrio.conformance.report.console import Console
-from orbtrio.conformance.report.files import (
+from orbtrio.conformance.report.counterexamples import (
     CounterexampleError,
     StoredCounterexample,
     load_counterexample,
     store_counterexample,
-    write_report,
 )
+from orbtrio.conformance.report.files import write_report
 from orbtrio.conformance.report.html import render
 
 __all__ = [

@@ -111,14 +111,13 @@ class Console:
         )
         self._print("")
         self._counts(suite)
-        self._print(
-            f"slack     {suite.slack:.3f} s, granted on top of each time that the protocol names; measured here"
-        )
+        self._print(f"slack     {suite.slack:.3f} s, granted on top of each time that the protocol names")
         closes = [result.close for result in suite.results if result.close is not None]
         if closes:
             loose = closes.count(Verdict.NON_STRICT)
             self._print(
-                f"closes    {len(closes) - loose} cases saw proper closes only, {loose} saw one without its frame or code"
+                f"closes    {len(closes) - loose} cases saw proper closes only, {loose} saw one without its "
+                "frame or its code"
             )
         if suite.counters:
             reached = ", ".join(f"{visible(name)} {count}" for name, count in suite.counters.items() if count)
