@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from orbtrio.protocol.messages import BatchJob, JobBatch, Resource
 from orbtrio.testing import Fabric, FakeClient, FakeWorker, open_fabric
-from tests.driver import Driver
+from orbtrio.testing.driver import Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

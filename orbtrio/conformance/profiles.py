@@ -112,6 +112,11 @@ class Profile:
             return Verdict.PASS
         return Verdict.NON_STRICT if reading in expected.tolerate else Verdict.FAIL
 
+    def expected(self, case: Case) -> str:
+        """What would have passed, in words: the sentences of the accepted readings."""
+        accepted = self.cases.get(case.case_id, _NOTHING).accept
+        return " or ".join(case.readings[name] for name in (accepted or case.readings))
+
     def skip(self, case: Case) -> str | None:
         """Why the case is not played, or None if it is."""
         return self.cases.get(case.case_id, _NOTHING).skip or None

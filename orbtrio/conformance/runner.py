@@ -46,15 +46,25 @@ class Environment(Protocol):
     Attributes:
         description: The target: its command or address.
         role: What it is tested as.
-        slack: Seconds that are allowed on top of each time that the protocol names.
+        scheduled: Whether what is otherwise left to chance, the order of tasks and the pieces that messages
+            come in, can be drawn, too.
     """
 
     description: str
     role: Role
-    slack: float
+    scheduled: bool
 
-    def stage(self, counters: collections.Counter[str]) -> Stage:
+    @property
+    def slack(self) -> float:
+        """Seconds that are allowed on top of each time that the protocol names."""
+        ...
+
+    def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> Stage:
         """A fresh stage; the target is started again if it has ended.
+
+        Args:
+            counters: Shared by the stages of a run.
+            schedule: Seed of what is left to chance, if `scheduled`.
 
         Raises:
             TargetGone: it cannot be reached.
@@ -153,7 +163,8 @@ class Runner:
         if reason := self._profile.skip(case):
             return CaseResult(case=case, level=level, verdict=Verdict.SKIP, reason=reason)
         start = time.monotonic()
-        search = Search(case, self._play, self._options, start + seconds)
+        scheduled = self._environment.scheduled
+        search = Search(case, self._play, self._options, start + seconds, scheduled=scheduled)
         try:
             search.run([*self._known.get(case.case_id, ()), *case.examples], self._seed(case))
         except Skipped as skipped:
@@ -217,7 +228,10 @@ class Runner:
 
     # Raises Skipped and, if no stage can be set at all, TargetGone.
     def _play(self, case: Case, plan: Plan) -> Outcome:
-        stage = self._environment.stage(self.counters)
+        schedule = None
+        if self._environment.scheduled:
+            plan, schedule = plan["plan"], plan["schedule"]
+        stage = self._environment.stage(self.counters, schedule)
         reading = None
         verdict, expected, seen, reason = Verdict.PASS, "", "", ""
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis import strategies as st
 
 from orbtrio.conformance.model import Verdict
 
@@ -77,6 +78,7 @@ class Search:
         play: Plays one.
         options: How much is tried.
         deadline: Of `time.monotonic`, for finding one. Making it small has a time of its own.
+        scheduled: Draw a schedule with each plan, ``{"plan", "schedule"}``.
 
     Attributes:
         best: The smallest that failed, and what it came to.
@@ -87,7 +89,13 @@ class Search:
     """
 
     def __init__(
-        self, case: Case, play: Callable[[Case, Plan], Outcome], options: Options, deadline: float
+        self,
+        case: Case,
+        play: Callable[[Case, Plan], Outcome],
+        options: Options,
+        deadline: float,
+        *,
+        scheduled: bool,
     ) -> None:
         self.best: tuple[Plan, Outcome] | None = None
         self.worst: Outcome | None = None
@@ -98,11 +106,14 @@ class Search:
         self._play = play
         self._options = options
         self._deadline = deadline
+        self._scheduled = scheduled
 
     def run(self, fixed: Sequence[Plan], seed: int) -> None:
         """Try the fixed ones, then drawn ones, until one fails or the time is up."""
         try:
             for plan in fixed:
+                if self._scheduled and "schedule" not in plan:
+                    plan = {"plan": plan, "schedule": 0}
                 # Not shrunk: it was written by a person, or shrunk before.
                 if self._try(plan).verdict is Verdict.FAIL:
                     return
@@ -111,6 +122,10 @@ class Search:
             pass
 
     def _explore(self, seed: int) -> None:
+        plans = self._case.plans
+        if self._scheduled:
+            plans = st.fixed_dictionaries({"plan": plans, "schedule": st.integers(0, 65_535)})
+
         @hypothesis.seed(seed)
         @hypothesis.settings(
             max_examples=self._options.examples,
@@ -121,7 +136,7 @@ class Search:
             suppress_health_check=list(HealthCheck),
             verbosity=Verbosity.quiet,
         )
-        @hypothesis.given(plan=self._case.plans)
+        @hypothesis.given(plan=plans)
         def explore(plan: Plan) -> None:
             if self._try(plan).verdict is Verdict.FAIL:
                 raise _Failed

@@ -134,6 +134,7 @@ class EngineTarget:
     """
 
     role = Role.ENGINE
+    scheduled = False
 
     def __init__(
         self, conditions: Conditions, *, address: tuple[str, int] | None = None, command: str | None = None
@@ -154,7 +155,7 @@ class EngineTarget:
         """Seconds that are allowed on top of each time that the protocol names."""
         return self.conditions.slack
 
-    def stage(self, counters: collections.Counter[str]) -> EngineStage:
+    def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> EngineStage:
         """A fresh stage, around the engine or, if that has ended, a new one.
 
         Raises:
@@ -200,6 +201,7 @@ class SimulatedEngine:
     """
 
     role = Role.ENGINE
+    scheduled = False
 
     def __init__(self, description: str, conditions: Conditions, make_world: Callable[[], World]) -> None:
         self.description = description
@@ -211,7 +213,7 @@ class SimulatedEngine:
         """Virtual seconds that are allowed on top of each time that the protocol names."""
         return self.conditions.slack
 
-    def stage(self, counters: collections.Counter[str]) -> EngineStage:
+    def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> EngineStage:
         """A fresh engine, and a stage around it."""
         return EngineStage(self._make_world(), self.conditions, counters, nonce="plan")
 

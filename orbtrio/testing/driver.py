@@ -14,7 +14,7 @@ import outcome
 import trio
 import trio.testing
 
-from orbtrio.testing import wait_until_idle
+from orbtrio.testing.clock import wait_until_idle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,6 +38,7 @@ class Driver:
         self.clock = trio.testing.MockClock()
         self._events: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._ended: outcome.Outcome[None] | None = None
+        self._reported = False
         self._nursery: trio.Nursery | None = None
         trio.lowlevel.start_guest_run(
             self._main,
@@ -68,27 +69,34 @@ class Driver:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, from one deadline to the next."""
-        self.call(self._advance, seconds)
+        end = self.now() + seconds
+        while (left := end - self.now()) > 0:
+            self.step(left)
+
+    def step(self, most: float) -> None:
+        """Let time pass up to the next deadline, or for this long at most."""
+        self.call(self._step, most)
+
+    def now(self) -> float:
+        """The clock's time, in seconds."""
+        return self.clock.current_time()
 
     def close(self) -> None:
         """Cancel everything and wait for its end. What a started task raised is raised here at the latest."""
         if self._ended is None:
             self._run_soon(self._require_nursery().cancel_scope.cancel)
             self._pump(lambda: self._ended is not None)
-        assert self._ended is not None
-        self._ended.unwrap()
+        self._raise_failure()
 
     async def _main(self) -> None:
         self._run_soon = trio.lowlevel.current_trio_token().run_sync_soon
         async with trio.open_nursery() as self._nursery:
             await trio.sleep_forever()
 
-    async def _advance(self, seconds: float) -> None:
-        end = trio.current_time() + seconds
-        while (left := end - trio.current_time()) > 0:
-            until_next = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            self.clock.jump(min(left, max(until_next, 0)))
-            await wait_until_idle()
+    async def _step(self, most: float) -> None:
+        until_next = trio.lowlevel.current_statistics().seconds_to_next_deadline
+        self.clock.jump(min(most, max(until_next, 0)))
+        await wait_until_idle()
 
     def _start(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         self._run_soon(self._require_nursery().start_soon, function, *args)
@@ -97,12 +105,18 @@ class Driver:
         assert self._nursery is not None
         return self._nursery
 
+    # Once: an outcome can be unwrapped once only, and whoever closes after a failure knows of it.
+    def _raise_failure(self) -> None:
+        if self._ended is not None and not self._reported:
+            self._reported = True
+            self._ended.unwrap()
+
     def _note_end(self, end: outcome.Outcome[None]) -> None:
         self._ended = end
 
     def _pump(self, until: Callable[[], bool]) -> None:
         while not until():
             if self._ended is not None:
-                self._ended.unwrap()
+                self._raise_failure()
                 raise AssertionError("the Trio program has ended")
             self._events.get(timeout=_PATIENCE)()
