@@ -66,7 +66,7 @@ class ModelEngine(DispatchRules):
         self,
         root: Path | str,
         *,
-        secret: str = "secret",
+        secret: str = "conformance-secret",
         worker_types: Iterable[str] = DOCUMENTED_TYPES,
         job_timeout: float = 300.0,
     ) -> None:
@@ -231,15 +231,18 @@ class ModelEngine(DispatchRules):
         for resource in job.resources:
             resource.users += 1
         client.open[cbor2.dumps(job.client_id)] = self.jobs[job.id] = job
-        job.timer = self.host.call_at(self.host.now() + self.job_timeout, lambda: self.on_timeout(job))
+        job.timer = self.host.call_at(self.deadline_for(job), lambda: self.on_timeout(job))
         self.put(job, queue)
         self.on_queued(job)
 
+    def deadline_for(self, job: Job) -> float:
+        """One clock per job, from acceptance to its end."""
+        return job.queued_at + self.job_timeout
+
     def on_queued(self, job: Job) -> None:
-        """A full batch leaves at once; else a request of thousands would fill the queue."""
-        for worker in self.workers:
-            if worker.queue is job.queue and self.batch_is_full(worker):
-                self.send_due(worker)
+        """A request of thousands must not fill a queue that only has to be emptied."""
+        if job.queue is not None and self.queue_is_full(job.queue):
+            self.send_all_due()
 
     def problem_of(self, client: Client, wire: Any) -> tuple[str, str] | None:
         """Why a job cannot be done: its kind and a text."""
@@ -263,7 +266,9 @@ class ModelEngine(DispatchRules):
     def make_job(self, client: Client, wire: dict[str, Any], resources: dict[str, Resource]) -> Job:
         """A job, with paths for references."""
         job_input = wire["input"] if given(wire.get("input")) else {}
-        used = {id(resources[name]): resources[name] for name in find_references(job_input)}
+        used = {
+            id(resources[name]): resources[name] for name in find_references(job_input) if name in resources
+        }
         job_id = self.new_id(wire)
         out = self.wire_for(job_id, self.resolve(job_input, resources), wire)
         worker_type = wire["worker_type"]
@@ -288,3 +293,14 @@ class ModelEngine(DispatchRules):
         """What the worker is sent: additional fields pass, but never shadow ours."""
         extra = {name: value for name, value in wire.items() if name not in OWN_FIELDS}
         return {"id": job_id, "input": job_input, **extra}
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Nothing stays open, and no file behind."""
+        for job in list(self.jobs.values()):
+            self.fail(job, "engine_stopped", "the engine stops")
+        for connection in list(self.connections.values()):
+            if connection.opened:
+                self.refuse(connection, "engine stopped")
+            connection.link.close()

@@ -196,8 +196,8 @@ class WebSocketServer:
         """In which words."""
         return problem
 
-    def on_text(self, connection: Connection) -> None:
-        """A text frame came."""
+    def on_text(self, connection: Connection, event: TextMessage) -> None:
+        """A text frame, or a piece of one, came."""
         raise Refused("text frame")
 
     def on_ping(self, connection: Connection, ping: Ping) -> None:
@@ -207,6 +207,12 @@ class WebSocketServer:
     def decode(self, data: bytes) -> dict[str, Any]:
         """Bytes of a message, from a stranger."""
         return decode(data)
+
+    def on_bad_handshake(self, connection: Connection, error: RemoteProtocolError) -> None:
+        """It does not ask for a WebSocket, or not in HTTP."""
+        if error.event_hint is not None:
+            self.send_event(connection, error.event_hint)
+        self.drop(connection)
 
     def on_handshake_overdue(self, connection: Connection) -> None:
         """It connected and did not ask for a WebSocket in time."""
@@ -244,9 +250,7 @@ class WebSocketServer:
             for event in connection.socket.events():
                 self.on_event(connection, event)
         except RemoteProtocolError as error:
-            if error.event_hint is not None:
-                self.send_event(connection, error.event_hint)
-            self.drop(connection)
+            self.on_bad_handshake(connection, error)
         except LocalProtocolError:
             # What came behind a close frame: neither side has anything to say any more.
             self.drop(connection)
@@ -273,7 +277,7 @@ class WebSocketServer:
         else:
             try:
                 if isinstance(event, TextMessage):
-                    self.on_text(connection)
+                    self.on_text(connection, event)
                 elif isinstance(event, BytesMessage):
                     self.on_bytes(connection, event)
             except Refused as refused:
