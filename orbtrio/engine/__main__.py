@@ -12,12 +12,14 @@ from __future__ import annotations
 import gc
 import logging
 import logging.handlers
+import math
 import os
 import queue
 import resource
 import signal
 import sys
 import threading
+import time
 from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +49,7 @@ _LEVELS: Final = {
 _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _MAX_LOG_RECORDS: Final = 10_000
 _MAX_LINES_PER_SECOND: Final = 100
+_ACCEPTING_LOG_INTERVAL: Final = 60.0
 _LOG_FLUSH_TIMEOUT: Final = 0.3
 
 
@@ -135,6 +138,7 @@ def _raise_file_limit() -> None:
 def _logging(level: int) -> Iterator[None]:
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_MAX_LOG_RECORDS)
     handler = _QueueHandler(records)
+    handler.addFilter(_Accepting())
     handler.addFilter(_RateLimit())
     levels = {"": max(level, logging.WARNING), "orbtrio": level}
     before = {name: logging.getLogger(name).level for name in levels}
@@ -152,6 +156,23 @@ def _logging(level: int) -> Iterator[None]:
         with suppress(queue.Full):
             records.put_nowait(None)
             writer.join(_LOG_FLUSH_TIMEOUT)
+
+
+# While no descriptor is left, Trio tries to accept ten times a second and logs a traceback each time (F-32).
+class _Accepting(logging.Filter):
+    def __init__(self) -> None:
+        super().__init__("trio.serve_listeners")
+        self._quiet_until = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):
+            return True
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + _ACCEPTING_LOG_INTERVAL
+        record.exc_info = None
+        return True
 
 
 # A thousand hostile peers a second are a thousand lines a second otherwise, which fill the disk for them.

@@ -27,6 +27,8 @@ _QUOTED_BYTES: Final = 200
 
 _IS_IT_THERE: Final = "is the engine running, and is that its address?"
 _IS_IT_ORB: Final = "is that an ORB engine, and are ws:// and wss:// not mixed up?"
+# In TLS 1.3 we finish the handshake before a server misses our certificate, and Trio's sends no alert (F-45).
+_OR_A_CERTIFICATE: Final = "Or does it ask for a client certificate?"
 _HINTS: Final = {
     "301": "redirects are not followed; connect to the new address",
     "302": "redirects are not followed; connect to the new address",
@@ -142,7 +144,9 @@ async def read_answer(pipe: Pipe) -> tuple[bytes, bytes]:
     while (end := answer.find(b"\r\n\r\n")) < 0:
         data = await pipe.receive(_READ_BYTES)
         if not data:
-            raise ConnectionLost(f"hung up instead of answering the upgrade; {_IS_IT_ORB}")
+            raise ConnectionLost(
+                f"hung up instead of answering the upgrade; {_IS_IT_ORB} {_OR_A_CERTIFICATE}"
+            )
         answer += data
         if len(answer) > _MAX_HEAD_BYTES or not answer.startswith(b"HTTP/"[: len(answer)]):
             raise ConnectionLost(f"did not answer the upgrade in HTTP; {_IS_IT_ORB}")

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -393,6 +394,23 @@ class TestLogs:
         first = [log(7) for _ in range(350)]
         assert first == ["peer 7"] * 100 + [None] * 250
         assert [log(8), log(8)] == ["peer 8 (250 lines before this were left out)", "peer 8"]
+
+    def test_no_descriptors_left_is_one_line_a_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """F-32: Trio says so ten times a second, with a traceback."""
+        now = 1000.0
+        monkeypatch.setattr(f"{program.__name__}.time", SimpleNamespace(monotonic=lambda: now))
+        accepting = program._Accepting()
+
+        def log(name: str) -> tuple[bool, bool]:
+            failure = (OSError, OSError(errno.EMFILE, "too many"), None)
+            record = logging.LogRecord(name, logging.ERROR, "", 0, "accept returned EMFILE", (), failure)
+            return accepting.filter(record), record.exc_info is None
+
+        assert log("trio.serve_listeners") == (True, True)
+        assert log("trio.serve_listeners")[0] is False
+        assert log("orbtrio.engine") == (True, False)
+        now += 60
+        assert log("trio.serve_listeners") == (True, True)
 
     @pytest.mark.processes
     def test_reader_that_stopped_holds_up_nobody(self) -> None:
