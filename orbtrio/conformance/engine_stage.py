@@ -91,6 +91,8 @@ class EngineStage(Stage):
         """
         worker_type = worker_type or self.main_type
         worker = SuiteWorker(self, self.world.connect(), self._name("worker"), worker_type)
+        if isinstance(size, int):
+            worker.max_batch_size = size
         self._open(worker)
         worker.send(self.registration(worker_type, size=size, latency_ms=latency_ms, **config))
         if settle:

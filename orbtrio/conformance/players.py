@@ -147,6 +147,7 @@ class SuiteWorker(Peer):
 
     Attributes:
         worker_type: What it registered as.
+        max_batch_size: Likewise.
         batches: What it got.
         deliveries: The same, job by job.
         auto: Called with each batch as it arrives; answers, if it is to be answered at once.
@@ -157,6 +158,7 @@ class SuiteWorker(Peer):
         self, stage: Jobs, pipe: Pipe, name: str, worker_type: str, *, log: WireLog | None = None
     ) -> None:
         self.worker_type = worker_type
+        self.max_batch_size = 32
         self.batches: list[Batch] = []
         self.deliveries: list[Delivery] = []
         self.auto: Callable[[list[Delivery]], None] | None = None

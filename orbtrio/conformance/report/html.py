@@ -176,14 +176,18 @@ def _card(run: SuiteResult, letter: str) -> str:
     heading = (
         f'<span class="letter">{letter}</span> <code>{_text(run.target, 300)}</code>' if letter else "Result"
     )
+    more = f"""<dl class="facts">{"".join(facts)}</dl>
+{counters}
+<h3>What to do</h3><ul class="steps">{steps}</ul>"""
+    if letter:
+        # Side by side, what is common to most runs must not push the comparison off the screen.
+        more = f"<details><summary>About this run</summary>{more}</details>"
     return f"""<section class="card">
 <h2>{heading}</h2>
 <p class="outcome exit{run.exit_code}">{_outcome(run)}</p>
 {_bar(counts)}
 <ul class="counts">{"".join(f"<li>{_word(v)} <b>{count}</b></li>" for v, count in counts.items())}</ul>
-<dl class="facts">{"".join(facts)}</dl>
-{counters}
-<h3>What to do</h3><ul class="steps">{steps}</ul>
+{more}
 </section>"""
 
 
@@ -312,7 +316,7 @@ def _case(
     return f"""<tbody class="case" id="{case_id}" data-verdicts="{verdicts}" data-levels="{" ".join(levels)}">
 <tr><th scope="row"><a href="#{case_id}">{case_id}</a> <span class="level">{" / ".join(levels)}</span></th>\
 {"".join(_cell(result) for result in row)}</tr>
-<tr class="more"><td colspan="{len(row) + 1}"><details><summary>{_text(case.title)}</summary>
+<tr class="more"><td colspan="{len(row) + 1}"><details><summary>{_text(case.title)}{_brief(row)}</summary>
 <div class="inside">{quotes}<p class="explanation">{_text(case.explanation)}</p>{panels}</div>
 </details></td></tr></tbody>
 """
@@ -326,6 +330,15 @@ def _cell(result: CaseResult | None) -> str:
         word = f"close {_MARKS[result.close]} {result.close.value}"
         close = f'<span class="close {result.close.name}">{word}</span>'
     return f'<td class="verdict">{_word(result.verdict)}{close}</td>'
+
+
+# What makes one look into a case, without opening it; side by side there is no room for it.
+def _brief(row: Sequence[CaseResult | None]) -> str:
+    if len(row) > 1 or row[0] is None or row[0].verdict is Verdict.PASS:
+        return ""
+    found = row[0].counterexample
+    brief = f"expected: {found.expected}; seen: {found.seen}" if found else row[0].reason
+    return f'<span class="brief">{_text(brief, 160)}</span>' if brief else ""
 
 
 def _panel(result: CaseResult, run: SuiteResult, letter: str) -> str:
