@@ -11,7 +11,7 @@ import pytest
 from tests.faults.report import Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _FIGURES = Figures()
 
@@ -23,10 +23,12 @@ def figure() -> Figures:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test without a figure has its reason in the table."""
     report = yield
-    if isinstance(report, pytest.TestReport) and "tests/faults/" in item.nodeid:
+    if "tests/faults/" in item.nodeid:
         if report.skipped and isinstance(report.longrepr, tuple):
             _FIGURES.note(item.name, f"not run: {report.longrepr[2].removeprefix('Skipped: ')}")
         elif report.failed:

@@ -148,5 +148,3 @@ def test_f23_a_thousand_resets_at_once(tmp_path: Path, figure: Figures) -> None:
             "0.8 s",
         )
         assert worst < 0.8
-
-

@@ -97,7 +97,7 @@ def test_f02_jobs_in_the_hands_of_a_killed_worker_are_in_anothers_batch_at_once(
         figure(
             "F-02",
             "I1 I2 I8",
-            f"32 jobs in another's batch after {min(times):.0f} to {max(times):.0f} ms; deliveries: {histogram}",
+            f"32 jobs in another's batch after {min(times):.0f}-{max(times):.0f} ms; deliveries: {histogram}",
         )
         for peer in (client, heir):
             peer.close()
@@ -196,9 +196,7 @@ def test_f08_answers_of_a_worker_that_was_given_up_and_wakes_are_dropped(
     tmp_path: Path, figure: Figures
 ) -> None:
     """One is stopped, cut, and wakes; one is only slower than its jobs' deadline, so its answers arrive."""
-    with running_engine(
-        tmp_path, ORB_PING_INTERVAL="1", ORB_PING_TIMEOUT="1", ORB_JOB_TIMEOUT="4"
-    ) as engine:
+    with running_engine(tmp_path, ORB_PING_INTERVAL="1", ORB_PING_TIMEOUT="1", ORB_JOB_TIMEOUT="4") as engine:
         stopped = stock_worker(engine, DELAY_MS="300", RECONNECT_S="600")
         slow = stock_worker(engine, WORKER_TYPE="slow", DELAY_MS="5000")
         with ended(stopped, slow):
@@ -336,5 +334,3 @@ def test_f44_a_replayed_worker_session_delivers_nothing_again(tmp_path: Path, fi
         figure("F-44", "I8", f"{len(answered)} answers replayed, all dropped; 0 delivered again", "0")
         for peer in (client, worker):
             peer.close()
-
-
