@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from orbtrio.conformance.model import Level, Verdict
 from orbtrio.conformance.report.words import (
+    AREAS,
+    LEVEL_MEANINGS,
     LEVELS,
     MEANINGS,
     VERDICTS,
@@ -55,27 +57,6 @@ _MARKS: Final = {
     Verdict.PASS: "✓",
     Verdict.INFO: "i",
     Verdict.SKIP: "⊘",
-}
-_LEVELS: Final = {
-    Level.MUST: "fails the run if it does not hold",
-    Level.SHOULD: "recommended",
-    Level.MAY: "allowed",
-    Level.INFO: "told, never judged",
-}
-_AREAS: Final = {
-    "HSK": "Handshake and transport",
-    "REG": "Registration",
-    "BAT": "Batches",
-    "OUT": "Outputs",
-    "RES": "Resources",
-    "LIF": "Lifecycle",
-    "TMO": "Timeouts",
-    "REC": "Lost connections",
-    "MUL": "Several workers",
-    "SES": "Stateful types",
-    "SEC": "Security",
-    "WRK": "Worker",
-    "CLI": "Client",
 }
 _DIRECTIONS: Final = {"->": ("out", "→ target"), "<-": ("in", "← target"), "x": ("end", "✕ ended")}
 
@@ -202,8 +183,10 @@ def _outcome(run: SuiteResult) -> str:
         case 0:
             return f"{_mark(Verdict.PASS)} Conforms: {judged} of {judged} judged MUST cases hold"
         case 1:
-            failed = f"{must[Verdict.FAIL]} of {judged} MUST cases fail"
-            return f"{_mark(Verdict.FAIL)} Does not conform: {failed}"
+            fail = "fails" if must[Verdict.FAIL] == 1 else "fail"
+            return (
+                f"{_mark(Verdict.FAIL)} Does not conform: {must[Verdict.FAIL]} of {judged} MUST cases {fail}"
+            )
         case 2:
             return f"{_mark(Verdict.INCONCLUSIVE)} The run broke off after {len(run.results)} cases"
         case _:
@@ -227,7 +210,7 @@ def _bar(counts: dict[Verdict, int]) -> str:
 
 def _legend() -> str:
     verdicts = "".join(_term(_word(verdict), MEANINGS[verdict]) for verdict in VERDICTS)
-    levels = "".join(_term(level.value, meaning) for level, meaning in _LEVELS.items())
+    levels = "".join(_term(level.value, meaning) for level, meaning in LEVEL_MEANINGS.items())
     return f"""<details class="legend"><summary>What the words mean</summary>
 <dl>{verdicts}{levels}
 {_term("close", "how the target ended connections meanwhile; judged apart from the case")}
@@ -272,7 +255,7 @@ def _matrix(
     span = len(results) + 1
     bodies = []
     for area, case_ids in areas.items():
-        name = _AREAS.get(area, "")
+        name = AREAS.get(area, "")
         bodies.append(
             f'<tbody class="area"><tr><th colspan="{span}" scope="rowgroup">{_text(area)} '
             f"<span>{name}</span></th></tr></tbody>"

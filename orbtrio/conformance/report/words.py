@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from orbtrio.conformance.model import Case, CaseResult, SuiteResult, WireEvent
 
 __all__ = [
+    "AREAS",
     "LEVELS",
+    "LEVEL_MEANINGS",
     "MEANINGS",
     "VERDICTS",
     "Citation",
@@ -60,6 +62,28 @@ MEANINGS: Final[Mapping[Verdict, str]] = {
     Verdict.PASS: "holds",
     Verdict.INFO: "told, never judged",
     Verdict.SKIP: "not tried",
+}
+
+LEVEL_MEANINGS: Final[Mapping[Level, str]] = {
+    Level.MUST: "fails the run if it does not hold",
+    Level.SHOULD: "recommended",
+    Level.MAY: "allowed",
+    Level.INFO: "told, never judged",
+}
+AREAS: Final[Mapping[str, str]] = {
+    "HSK": "Handshake and transport",
+    "REG": "Registration",
+    "BAT": "Batches",
+    "OUT": "Outputs",
+    "RES": "Resources",
+    "LIF": "Lifecycle",
+    "TMO": "Timeouts",
+    "REC": "Lost connections",
+    "MUL": "Several workers",
+    "SES": "Stateful types",
+    "SEC": "Security",
+    "WRK": "Worker",
+    "CLI": "Client",
 }
 
 _LONGEST_LINE: Final = 2000
@@ -205,8 +229,8 @@ def advice(suite: SuiteResult, page: str | None) -> tuple[str, ...]:
         )
     if must[Verdict.FAIL]:
         steps.append(
-            f"{_number(must[Verdict.FAIL], 'requirement does', 'requirements do')} not hold. Each block "
-            "shows the shortest conversation that breaks one; its replay command plays it again once you "
+            f"{_number(must[Verdict.FAIL], 'requirement does', 'requirements do')} not hold. With each "
+            "stands the shortest conversation that breaks it, and a command that plays it again once you "
             "have changed the target."
         )
     if lesser:
