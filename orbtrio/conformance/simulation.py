@@ -241,6 +241,7 @@ class SimulatedWorld:
         """Pass time from timer to timer, never beyond the end, until the condition holds."""
         if self._draining:
             raise RuntimeError("a listener must not wait")
+        self.drain()
         end = self._now + seconds
         while not until():
             if not self._timers or self._timers[0][0] > end:

@@ -158,6 +158,8 @@ class WebSocketServer:
     registration_seconds = 10.0
     keepalive_seconds = 20.0
     closing_seconds = 2.0
+    first_message_bytes = 64 * 1024
+    message_bytes = 32 * 1024 * 1024
 
     host: Host
 
@@ -186,7 +188,7 @@ class WebSocketServer:
 
     def message_limit(self, connection: Connection) -> int:
         """Bytes of the longest message."""
-        return 64 * 1024 if connection.role is None else 32 * 1024 * 1024
+        return self.first_message_bytes if connection.role is None else self.message_bytes
 
     def close_code_for(self, problem: str) -> int:
         """By which code a peer is told."""
@@ -313,7 +315,7 @@ class WebSocketServer:
         if connection.role is None:
             self.on_registration_overdue(connection)
         else:
-            self.call_later(connection, self.keepalive_seconds, self.on_keepalive)
+            self.on_keepalive(connection)
 
     def on_keepalive(self, connection: Connection) -> None:
         """A peer that says nothing is asked whether it lives."""

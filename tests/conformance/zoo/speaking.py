@@ -44,8 +44,13 @@ class Speaker:
         self.pipe: Pipe = world.connect()
         self.pipe.listener = self.on_bytes
         request = Request(host="localhost", target=path, extra_headers=headers or [])
-        self.pipe.send(self.socket.send(request))
+        self.push(self.socket.send(request))
         self.world.wait(1.0, lambda: self.status is not None or bool(self.pipe.ended))
+
+    def push(self, data: bytes) -> None:
+        """Send bytes; it does not matter if nobody is there any more."""
+        with contextlib.suppress(PipeEnded):
+            self.pipe.send(data)
 
     def on_bytes(self) -> None:
         data = bytes(self.pipe.received)
@@ -65,22 +70,21 @@ class Speaker:
         elif isinstance(event, Ping):
             self.pings += 1
             if self.answers_pings:
-                self.pipe.send(self.socket.send(event.response()))
+                self.push(self.socket.send(event.response()))
         elif isinstance(event, Pong):
             self.pongs.append(bytes(event.payload))
         elif isinstance(event, CloseConnection):
             self.closed = (int(event.code), event.reason)
-            with contextlib.suppress(PipeEnded):
-                self.pipe.send(self.socket.send(event.response()))
+            self.push(self.socket.send(event.response()))
 
     def say(self, message: Any) -> None:
-        self.pipe.send(self.socket.send(BytesMessage(data=cbor2.dumps(message))))
+        self.push(self.socket.send(BytesMessage(data=cbor2.dumps(message))))
 
     def say_bytes(self, data: bytes) -> None:
-        self.pipe.send(self.socket.send(BytesMessage(data=data)))
+        self.push(self.socket.send(BytesMessage(data=data)))
 
     def say_text(self, text: str) -> None:
-        self.pipe.send(self.socket.send(TextMessage(data=text)))
+        self.push(self.socket.send(TextMessage(data=text)))
 
     @property
     def gone(self) -> bool:
