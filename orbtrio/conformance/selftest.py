@@ -1,0 +1,183 @@
+"""The suite against its zoo: each faulty program must be found, and the right one left alone.
+
+Everything happens in virtual time, so the whole matrix, each faulty engine against each case, takes minutes.
+Three things are demanded: the model passes every case under every profile; every mutant is killed, and by a
+case that it names; every case that weighs MUST kills a mutant that no other case kills, or stands in `SHARED`
+with the reason why it does not.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import itertools
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from orbtrio.conformance import suite
+from orbtrio.conformance.model import Level, Role, Verdict
+from orbtrio.conformance.profiles import load_profile
+from orbtrio.conformance.runner import Runner
+from orbtrio.conformance.search import Options
+from orbtrio.conformance.simulation import SimulatedWorld
+from orbtrio.conformance.stage import Conditions
+from orbtrio.conformance.targets import SimulatedEngine
+from orbtrio.conformance.zoo.mutants import compose, mutants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orbtrio.conformance.model import CaseResult
+    from orbtrio.conformance.world import World
+
+__all__ = ["SHARED", "Kills", "Selftest", "zoo_engine"]
+
+# Plans for a case against one mutant: its fixed examples, and some.
+_EXAMPLES: Final = 8
+_PROFILE: Final = "hardened"
+
+# Cases that weigh MUST and kill nothing alone, with the reason.
+SHARED: Final[dict[str, str]] = {}
+
+
+@attrs.frozen(kw_only=True)
+class Kills:
+    """Who noticed a mutant.
+
+    Attributes:
+        mutant: Its name; empty for the model.
+        by: Cases that failed.
+        doubtful: Cases that could not be judged.
+    """
+
+    mutant: str
+    by: tuple[str, ...]
+    doubtful: tuple[str, ...] = ()
+
+
+def zoo_engine(names: tuple[str, ...], folder: Path) -> SimulatedEngine:
+    """The model engine with these faults, as a target; its files go below a folder."""
+    conditions = Conditions()
+    model = compose(names)
+    numbers = itertools.count()
+
+    def make_world() -> World:
+        root = folder / str(next(numbers))
+        root.mkdir()
+        return SimulatedWorld(model(root, secret=conditions.secret))
+
+    return SimulatedEngine(" + ".join(names) or "the model engine", conditions, make_world)
+
+
+class Selftest:
+    """One run of the whole zoo.
+
+    Args:
+        patterns: Only these mutants; all if empty.
+        matrix: Where to write who kills whom, as CSV.
+    """
+
+    def __init__(self, patterns: tuple[str, ...] = (), matrix: Path | None = None) -> None:
+        self._patterns = patterns
+        self._matrix = matrix
+
+    def run(self, echo: Callable[[str], object]) -> int:
+        """Run it, and say how it goes.
+
+        Returns:
+            0 if everything that is demanded holds, else 1.
+        """
+        wanted = [
+            name
+            for name in mutants(Role.ENGINE)
+            if not self._patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
+        ]
+        complaints = []
+        found: list[Kills] = []
+        # Fresh interpreters: hypothesis and the catalogue are global to one.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as workers:
+            right = workers.submit(_judge_model)
+            for number, kills in enumerate(workers.map(_judge_mutant, wanted), 1):
+                found.append(kills)
+                named = mutants()[kills.mutant].kills
+                mark = "killed" if set(kills.by) & set(named) else "WRONG" if kills.by else "ALIVE"
+                echo(f"[{number}/{len(wanted)}] {mark:6} {kills.mutant} by {' '.join(kills.by) or 'nobody'}")
+                if mark != "killed":
+                    complaints.append(f"{kills.mutant} is not killed by {' or '.join(named)}")
+            for profile, case_id, text in right.result():
+                complaints.append(f"the model engine fails {case_id} under {profile}: {text}")
+        if not self._patterns:
+            complaints += _useless(found)
+        if self._matrix is not None:
+            _write_matrix(self._matrix, found)
+        for complaint in complaints:
+            echo(f"WRONG: {complaint}")
+        killed = sum(bool(kills.by) for kills in found)
+        echo(f"{killed} of {len(found)} mutants killed, {len(complaints)} complaints")
+        return 1 if complaints else 0
+
+
+def _results(names: tuple[str, ...], profile: str, examples: int) -> list[CaseResult]:
+    with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
+        target = zoo_engine(names, Path(folder))
+        options = Options(seed=0, examples=examples, seconds=3600, shrink_seconds=0, repetitions=0)
+        runner = Runner(target, load_profile(profile), options)
+        cases = [case for case in suite.all_cases().values() if case.role is Role.ENGINE]
+        return list(runner.run(cases).results)
+
+
+def _judge_mutant(name: str) -> Kills:
+    results = _results((name,), _PROFILE, _EXAMPLES)
+    failed = [result for result in results if result.verdict is Verdict.FAIL and result.level is Level.MUST]
+    doubtful = [result for result in results if result.verdict is Verdict.INCONCLUSIVE]
+    return Kills(
+        mutant=name,
+        by=tuple(result.case.case_id for result in failed),
+        doubtful=tuple(result.case.case_id for result in doubtful),
+    )
+
+
+def _judge_model() -> list[tuple[str, str, str]]:
+    complaints = []
+    for profile in ("spec", "orbtrio", "hardened"):
+        for result in _results((), profile, 3 * _EXAMPLES):
+            if result.verdict not in (Verdict.PASS, Verdict.INFO, Verdict.SKIP):
+                found = result.counterexample
+                text = f"expected {found.expected}; seen {found.seen}" if found else result.reason
+                complaints.append((profile, result.case.case_id, f"{result.verdict.value}: {text}"))
+    return complaints
+
+
+def _useless(found: list[Kills]) -> list[str]:
+    profile = load_profile(_PROFILE)
+    must = [
+        case.case_id
+        for case in suite.all_cases().values()
+        if case.role is Role.ENGINE and profile.level(case) is Level.MUST and not profile.skip(case)
+    ]
+    alone = {kills.by[0] for kills in found if len(kills.by) == 1}
+    complaints = [
+        f"{case_id} kills no mutant that no other case kills: add one, or say in SHARED why not"
+        for case_id in must
+        if case_id not in alone and case_id not in SHARED
+    ]
+    complaints += [
+        f"{case_id} stands in SHARED, but kills one alone" for case_id in SHARED if case_id in alone
+    ]
+    return complaints
+
+
+def _write_matrix(path: Path, found: list[Kills]) -> None:
+    case_ids = sorted({case_id for kills in found for case_id in kills.by})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["mutant", *case_ids])
+        for kills in found:
+            table.writerow([kills.mutant, *("x" if case_id in kills.by else "" for case_id in case_ids)])
