@@ -351,6 +351,8 @@ class Dispatcher:
                     break
             self._deal(gathered)
             self._flush()
+            # The last ones would stay until others come, and with them the connections of who submitted them.
+            del jobs, gathered
 
     # Requests are mostly of one type: runs of it are dealt together.
     def _deal(self, jobs: list[Job]) -> None:

@@ -252,14 +252,18 @@ class Exchange:
             # A job accepted while this sleeps has its deadline after the whole timeout, so nothing needs to
             # wake us for it.
             await trio.sleep_until(min(self._table.next_deadline, trio.current_time() + timeout))
-            expired, owners = self._table.expire(trio.current_time())
-            for job in expired:
-                self._tell(job, "timeout", f"no answer within {timeout:g} s")
-            for owner in owners:
-                owner.send_due()
-            for pool in self.dispatcher.pools.values():
-                pool.balance()
+            self._expire()
             self._flush()
+
+    # On its own, because the names of a loop that sleeps would keep the last worker and its connection.
+    def _expire(self) -> None:
+        expired, owners = self._table.expire(trio.current_time())
+        for job in expired:
+            self._tell(job, "timeout", f"no answer within {self._config.job_timeout:g} s")
+        for owner in owners:
+            owner.send_due()
+        for pool in self.dispatcher.pools.values():
+            pool.balance()
 
     def forget_tenant(self, tenant: str) -> None:
         """A client is gone whose connection was a tenant of its own: its directories go too."""

@@ -189,22 +189,23 @@ class JobTable:
             return None
         return self._settle(job)
 
-    def expire(self, now: float) -> tuple[list[Job], set[Owner]]:
+    def expire(self, now: float) -> tuple[list[Job], list[Owner]]:
         """Settle every job past its deadline. P-21.
 
         Returns:
-            Those that were open, oldest first, and whoever held any of them: its credit may have come back.
+            Those that were open, oldest first, and whoever held any of them, each once: its credit may have
+            come back.
         """
         expired: list[Job] = []
-        owners: set[Owner] = set()
+        owners: dict[Owner, None] = {}  # in order, so that what follows is the same in every run
         while self._jobs:
             job = next(iter(self._jobs.values()))
             if job.deadline > now:
                 break
-            owners.add(job.owner)
+            owners[job.owner] = None
             if self._settle(job) is not None:
                 expired.append(job)
-        return expired, owners
+        return expired, list(owners)
 
     def end(self, job: Job) -> bool:
         """The engine itself ends an open job; True if it was open. The caller tells the client why."""
