@@ -9,6 +9,7 @@ import pytest
 from wsproto.events import BytesMessage, Ping, RejectConnection
 
 from orbtrio.conformance.simulation import SimulatedWorld
+from orbtrio.conformance.zoo import wire
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.wire import Refused, WebSocketServer, decode
 from tests.conformance.zoo.speaking import SECRET, Speaker, client, inputs, request, worker
@@ -196,13 +197,19 @@ def test_a_dead_peer_is_found_within_40_s_of_silence(world: SimulatedWorld) -> N
         b"\xa1\x61a\xd8\x1d\x00",
         b"\xa1\x61a" + b"\x81" * 70 + b"\x00",
         b"\xa1\x61a" + b"\xc1" * 70 + b"\x00",
-        b"\xa1\x61a\x9a\x00\x0f\x42\x41" + b"\x80" * 1_000_001,
     ],
     ids=lambda data: data[:12].hex(),
 )
 def test_hostile_cbor_is_refused(data: bytes) -> None:
     with pytest.raises(Refused, match="undecodable"):
         decode(data)
+
+
+def test_too_many_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_ITEMS", 1000)
+    decode(cbor2.dumps({"a": [[]] * 997}))
+    with pytest.raises(Refused):
+        decode(cbor2.dumps({"a": [[]] * 998}))
 
 
 @pytest.mark.parametrize(
