@@ -115,7 +115,7 @@ class Conversation:
         self.striker = Striker(position)
         self.wires: list[Wire] = []
         self.seen: Counter[int] = Counter()
-        self.answers: list[tuple[int, object]] = []
+        self._answers: list[list[tuple[int, object]]] = []  # of each client in turn
         self._config = config
         self._sweep = sweep
         self._position = position
@@ -169,7 +169,7 @@ class Conversation:
             [],
         )
         files = [path.name for path in self._config.store_root.rglob("*") if path.is_file()]
-        _expect("files left", [name for name in files if "lock" not in name], [])
+        _expect("files left", files, [".lock"])
 
     async def _play(self) -> None:
         async with trio.open_nursery() as engines:
@@ -241,16 +241,17 @@ class Conversation:
         return await self._handler(job)
 
     async def _run_client(self) -> None:
-        self.answers = []
+        answers: list[tuple[int, object]] = []
+        self._answers.append(answers)
         limits = ClientLimits(connect_timeout=120.0)
         async with connect(_URL, limits=limits, open_stream=partial(self._dial, "client")) as client:
             self._clients.append(client)
             async with trio.open_nursery() as nursery:
                 for job in _REQUEST:
-                    nursery.start_soon(self._submit, client, job)
-            await self._submit(client, _LATER)
+                    nursery.start_soon(self._submit, client, job, answers)
+            await self._submit(client, _LATER, answers)
 
-    async def _submit(self, client: Client, job: dict[str, Any]) -> None:
+    async def _submit(self, client: Client, job: dict[str, Any], answers: list[tuple[int, object]]) -> None:
         answer: object
         while True:
             try:
@@ -265,7 +266,7 @@ class Conversation:
                     continue
                 answer = repr(error)
             break
-        self.answers.append((job["n"], answer))
+        answers.append((job["n"], answer))
 
     # --- What must hold.
 
@@ -274,7 +275,10 @@ class Conversation:
         return not (now.clients or now.workers or now.open_jobs or now.files)
 
     def _check(self) -> None:
-        _expect("answers", sorted(self.answers, key=lambda answer: answer[0]), _EXPECTED)
+        *cancelled, answers = self._answers
+        _expect("answers", sorted(answers, key=lambda answer: answer[0]), _EXPECTED)
+        wrong = [answer for each in cancelled for answer in each if answer not in _EXPECTED]
+        _expect("wrong answers before it was cancelled", wrong, [])
         dying = self.striker.struck and len(self._engines) > 1
         most = _MOST_EXECUTIONS_OF_A_DYING_ENGINE if dying else _MOST_EXECUTIONS
         for n, _ in _EXPECTED:

@@ -112,7 +112,7 @@ def try_positions(
             try:
                 with _Patience():
                     play(Conversation(config, sweep, position, handler), seed)
-            except (Exception, BaseExceptionGroup) as error:
+            except (Exception, BaseExceptionGroup, _TooLong) as error:
                 problems.append(Problem(position, "; ".join(_texts(error))))
     return problems
 
@@ -121,10 +121,15 @@ def _texts(error: BaseException) -> Iterator[str]:
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from _texts(each)
-    elif isinstance(error, Failed):
+    elif isinstance(error, Failed | _TooLong):
         yield str(error)
     else:
         yield f"exceptions: expected: none; seen: {error!r}"
+
+
+class _TooLong(BaseException):
+    # No `Exception`: it is raised wherever the program is, and no handler's error.
+    pass
 
 
 class _Patience:
@@ -139,15 +144,16 @@ class _Patience:
 
     @staticmethod
     def _give_up(*_: object) -> None:
-        raise Failed(f"the end: expected: within {_PATIENCE} real seconds; seen: none")
+        raise _TooLong(f"the end: expected: within {_PATIENCE} real seconds; seen: none")
 
     def __enter__(self) -> None:
         if self._installed:
-            signal.alarm(_PATIENCE)
+            # And each second from then on: several tasks may hang, and the next only gets its turn now.
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)
 
     def __exit__(self, *_: object) -> None:
         if self._installed:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 # --- The program --------------------------------------------------------------------------------------------
