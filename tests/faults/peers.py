@@ -36,13 +36,14 @@ class Neighbour:
         self._worker_type = worker_type
         self._worker = Worker(engine, worker_type, size=1, latency=1)
         self._client = Client(engine)
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._work), threading.Thread(target=self._ask)]
+        # First the client ends, then the worker: its last job is answered.
+        self._ends = (threading.Event(), threading.Event())
+        self._threads = (threading.Thread(target=self._ask), threading.Thread(target=self._work))
         for thread in self._threads:
             thread.start()
 
     def _work(self) -> None:
-        while not self._stop.is_set():
+        while not self._ends[1].is_set():
             try:
                 self._worker.answer(self._worker.batch(within=0.2))
             except TimeoutError:
@@ -54,7 +55,7 @@ class Neighbour:
     def _ask(self) -> None:
         number = 0
         try:
-            while not self._stop.is_set():
+            while not self._ends[0].is_set():
                 number += 1
                 start = time.monotonic()
                 self._client.request([number], self._worker_type)
@@ -66,9 +67,9 @@ class Neighbour:
 
     def finish(self) -> None:
         """Stop, and fail if a job was not answered rightly."""
-        self._stop.set()
-        for thread in reversed(self._threads):
-            thread.join(15)
+        for end, thread in zip(self._ends, self._threads, strict=True):
+            end.set()
+            thread.join(35)
         for peer in (self._client, self._worker):
             peer.close()
         if self.failure is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,10 +15,9 @@ from tests.faults.peers import assert_settled
 from tests.processes.harness import Client, ended, running_engine, stock_worker, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from tests.faults.report import Figures
+
+Put = Callable[[Path, Path], None]  # in place of the store; gets a directory outside it
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
 
@@ -56,21 +57,22 @@ def text_jobs_work(client: Client) -> None:
 def test_f29_no_names_left_refuses_the_request_and_leaves_nothing_behind(
     tmp_path: Path, figure: Figures
 ) -> None:
-    with file_system(tmp_path, "size=10m,nr_inodes=20"):
-        with running_engine(tmp_path) as engine, ended(stock_worker(engine)):
-            client = Client(engine)
-            output, seconds = answer(client, "many", images=40)
-            assert output["error_kind"] == "queue_full", output
-            left = len(engine.files_on_disk())
-            text_jobs_work(client)
-            output, _ = answer(client, "one")
-            assert output["size_bytes"] == len(IMAGE) + 1
-            assert_settled(engine)
-            figure(
-                "F-29", "I3 I4", f"refused after {seconds * 1000:.0f} ms, {left} of 40 files left", "0 files"
-            )
-            assert left == 0
-            client.close()
+    with (
+        file_system(tmp_path, "size=10m,nr_inodes=20"),
+        running_engine(tmp_path) as engine,
+        ended(stock_worker(engine)),
+    ):
+        client = Client(engine)
+        output, seconds = answer(client, "many", images=40)
+        assert output["error_kind"] == "queue_full", output
+        left = len(engine.files_on_disk())
+        text_jobs_work(client)
+        output, _ = answer(client, "one")
+        assert output["size_bytes"] == len(IMAGE) + 1
+        assert_settled(engine)
+        figure("F-29", "I3 I4", f"refused after {seconds * 1000:.0f} ms, {left} of 40 files left", "0 files")
+        assert left == 0
+        client.close()
 
 
 def test_f30_writes_that_fail_refuse_the_request_and_heal(tmp_path: Path, figure: Figures) -> None:
@@ -154,7 +156,7 @@ def test_f31_a_store_that_is_taken_away_ends_no_engine_and_no_link_is_followed(
     outside: Path,
     figure: Figures,
     what: str,
-    put: Callable[[Path, Path], None],
+    put: Put,
     refused: bool,
 ) -> None:
     with running_engine(tmp_path) as engine, ended(stock_worker(engine)):

@@ -62,7 +62,7 @@ def test_f32_out_of_descriptors_serves_those_who_are_in_and_recovers(tmp_path: P
         "<= 10 lines",
     )
     assert lines <= 10, errors
-    assert worst < 0.25
+    assert worst < 0.5
     assert recovered < 2
 
 
@@ -75,7 +75,7 @@ def resident(pid: int) -> int:
 def test_f33_load_beyond_the_budget_is_refused_before_memory_runs_out(
     tmp_path: Path, figure: Figures
 ) -> None:
-    """640 MB of jobs for nobody, a budget of 64 MB, and a control group that would kill at twice as much more."""
+    """640 MB of jobs for nobody, a budget of 64 MB, and a control group that kills at 192 MB."""
     budget = 64 << 20
     with running_engine(tmp_path, ORB_MAX_OPEN_BYTES=str(budget), ORB_MAX_QUEUED_JOBS="100000") as engine:
         client = Client(engine)

@@ -79,8 +79,9 @@ def test_f19_a_client_that_reads_nothing_takes_little_from_the_workers(
 
 
 def test_f22_a_herd_of_a_thousand_workers_is_let_in(tmp_path: Path, figure: Figures) -> None:
-    allowed = {"ORB_MAX_UNREGISTERED": "2000", "ORB_MAX_UNREGISTERED_PER_ADDRESS": "2000"}
-    with running_engine(tmp_path, **allowed) as engine:
+    with running_engine(
+        tmp_path, ORB_MAX_UNREGISTERED="2000", ORB_MAX_UNREGISTERED_PER_ADDRESS="2000"
+    ) as engine:
         with healthy(engine) as neighbour:
             time.sleep(1)
             usual = percentile(neighbour.trips, 99)
@@ -111,8 +112,9 @@ def test_f22_a_herd_of_a_thousand_workers_is_let_in(tmp_path: Path, figure: Figu
             "I5 I6",
             f"{1000 / took:.0f} connects/s, their programs' start included; healthy p99 "
             f"{worst * 1000:.0f} ms, {usual * 1000:.1f} ms alone",
+            "< 3 s",
         )
-        assert worst < 1
+        assert worst < 3
 
 
 def test_f23_a_thousand_resets_at_once(tmp_path: Path, figure: Figures) -> None:
@@ -145,6 +147,6 @@ def test_f23_a_thousand_resets_at_once(tmp_path: Path, figure: Figures) -> None:
             "I5 I6",
             f"healthy RTT max {worst * 1000:.0f} ms, {usual * 1000:.0f} ms before; all noticed "
             f"{took:.2f} s after the first of {gone:.2f} s of resets",
-            "0.8 s",
+            "<= 1.2 s",
         )
-        assert worst < 0.8
+        assert worst <= 1.2

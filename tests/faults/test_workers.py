@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 import pytest
@@ -281,7 +281,8 @@ def test_f21_a_flapping_worker_costs_its_jobs_no_life_while_another_is_healthy(
         began, before = time.monotonic(), processor_seconds(engine.process.pid)
         for thread in threads:
             thread.start()
-        sent, outputs = 0, {}
+        sent = 0
+        outputs: dict[str, dict[str, Any]] = {}
         try:
             while time.monotonic() - began < 10:
                 client.request(range(sent, sent + 20))
