@@ -111,6 +111,7 @@ class Console:
         )
         self._print("")
         self._counts(suite)
+        self._print("")
         self._print(f"slack     {suite.slack:.3f} s, granted on top of each time that the protocol names")
         closes = [result.close for result in suite.results if result.close is not None]
         if closes:

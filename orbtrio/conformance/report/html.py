@@ -58,7 +58,7 @@ _MARKS: Final = {
     Verdict.INFO: "i",
     Verdict.SKIP: "⊘",
 }
-_DIRECTIONS: Final = {"->": ("out", "→ target"), "<-": ("in", "← target"), "x": ("end", "✕ ended")}
+_DIRECTIONS: Final = {"->": ("out", "→", "target"), "<-": ("in", "←", "target"), "x": ("end", "✕", "ended")}
 
 
 def render(
@@ -362,7 +362,7 @@ def _failure(result: CaseResult, found: Counterexample, run: SuiteResult) -> str
 <div class="seen"><dt>Seen</dt><dd>{_text(found.seen)}</dd></div></dl>
 {_wire(result.case.case_id, found.events, found)}
 <h4>Play it again <span>{escape(seed)}</span></h4>
-<pre class="box" tabindex="0" role="region" aria-label="Replay command of {name}">{escape(command)}</pre>
+<pre class="box command">{escape(command)}</pre>
 <details class="plan"><summary>Plan</summary>\
 <pre class="box" tabindex="0" role="region" aria-label="Plan of {name}">{shown}</pre></details>"""
 
@@ -389,7 +389,8 @@ def _wire(case_id: str, events: Sequence[WireEvent], found: Counterexample | Non
 
 
 def _event(event: WireEvent) -> str:
-    css, direction = _DIRECTIONS.get(event.kind, ("note", ""))
-    who = f"{_text(event.peer, 80)} {direction}".strip()
+    css, arrow, word = _DIRECTIONS.get(event.kind, ("note", "", ""))
+    # The word goes where there is no room for it; the arrow stays.
+    who = f"{_text(event.peer, 80)} {arrow}" + (f"<span> {word}</span>" if word else "")
     message = _text(event.text, _LONGEST_LINE)
     return f'<tr class="{css}"><td>{event.at:.3f}</td><td>{who}</td><td>{message}</td></tr>\n'

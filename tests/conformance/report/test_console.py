@@ -171,6 +171,7 @@ def test_the_summary_counts_by_verdict_and_level() -> None:
         "          FAIL  NON-STRICT  PASS",
         "MUST         1           -     2",
         "SHOULD       -           1     -",
+        "",
         "slack     0.150 s, granted on top of each time that the protocol names",
         "closes    3 cases saw proper closes only, 1 saw one without its frame or its code",
         "reached   redelivery 12, late answer 3, partial batch by timer 141",

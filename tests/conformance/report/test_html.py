@@ -88,6 +88,11 @@ def test_every_element_is_closed_and_every_case_is_there() -> None:
     assert sum(body.get("class") == "area" for body in bodies) == 10
 
 
+def test_without_a_script_everything_can_be_seen_and_nothing_pretends_to_work() -> None:
+    page = Page(draw(generate_suite(1)))
+    assert [tag for tag, attributes in page.elements if "hidden" in attributes] == ["form"]
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     page = Page(draw(generate_suite(1)))
     references = {
@@ -305,6 +310,8 @@ for (const details of document.querySelectorAll("details")) details.open = true;
 answer.open = width();
 const logs = Array.from(document.querySelectorAll("div.box"));
 answer.logs = logs.some((box) => box.scrollWidth > box.clientWidth);
+const table = document.querySelector(".scroll");
+answer.table = table.scrollWidth - table.clientWidth;
 answer.allShown = visible().length;
 form.querySelector("input[value=PASS]").click();
 answer.withoutPasses = verdicts(visible());
@@ -349,6 +356,7 @@ def test_on_a_phone_the_page_fits_and_the_filter_works(tmp_path: Path, targets: 
         "allShown": 100,
         "form": False,
         "logs": True,
+        "table": 0,
         "withoutPasses": others,
         "problems": ["FAIL", "FLAKY", "INCONCLUSIVE", "NON-STRICT"],
         "found": [f"ORB-REC-0{n}" for n in range(1, 7)],
