@@ -306,6 +306,13 @@ class Peer:
                     self._give_event(event.response())
             case Pong():
                 self.pongs.append(bytes(event.payload))
+            case CloseConnection() if self._websocket.state in (
+                ConnectionState.OPEN,
+                ConnectionState.LOCAL_CLOSING,
+            ):
+                # No frame of the target's: this is how wsproto says that it cannot go on.
+                self._log.remark(f"bytes that are no WebSocket: {event.reason}", peer=self.name, kind="<-")
+                self._end(None, event.reason or "", "broken")
             case CloseConnection():
                 self._log.remark(
                     f"close {event.code} {event.reason or ''}".rstrip(), peer=self.name, kind="x"
