@@ -82,12 +82,11 @@ def _waited(job: Job) -> float:
     examples=({"latency_ms": 60, "gaps_ms": [20]},),
 )
 def oldest_job_waits_at_most_the_latency(stage: EngineStage, plan: Plan) -> str:
-    """A worker takes up to 1,000 jobs and lets them gather for
-    max_latency_ms. One job is submitted, and then another every few milliseconds, without end. The batch with
-    the first job must leave when that has waited max_latency_ms, though it is far from full. An engine that
-    restarts its timer with each job (a debounce) sends nothing as long as jobs keep coming, which is just
-    when somebody waits for them. Leaving before the time is told as a reading of its own: it costs
-    throughput, not answers.
+    """A worker takes up to 1,000 jobs and lets them gather for max_latency_ms. One job is submitted, and
+    then another every few milliseconds, without end. The batch with the first job must leave when that has
+    waited max_latency_ms, though it is far from full. An engine that restarts its timer with each job (a
+    debounce) sends nothing as long as jobs keep coming, which is just when somebody waits for them. Leaving
+    before the time is told as a reading of its own: it costs throughput, not answers.
     """
     latency = plan["latency_ms"] / 1000
     worker = stage.worker(size=1000, latency_ms=plan["latency_ms"])
@@ -187,8 +186,8 @@ def full_batches_leave_at_once(stage: EngineStage, plan: Plan) -> None:
 def leftovers_keep_their_timer(stage: EngineStage, plan: Plan) -> str:
     """All jobs of a batch but one are there; then one request brings the last and some more. The full batch
     leaves, the rest stays and must leave when it has waited max_latency_ms itself, although nothing else
-    comes. An engine that stops its timer when a batch leaves forgets them until the next batch is full, which
-    on a quiet evening is never. If they leave too early, the old timer is still running.
+    comes. An engine that stops its timer when a batch leaves forgets them until the next batch is full,
+    which on a quiet evening is never. If they leave too early, the old timer is still running.
     """
     size, latency = plan["size"], plan["latency_ms"] / 1000
     left = min(plan["left"], size - 1)
@@ -232,9 +231,9 @@ def leftovers_keep_their_timer(stage: EngineStage, plan: Plan) -> str:
     ),
 )
 def batches_are_never_empty(stage: EngineStage, plan: Plan) -> None:
-    """A worker registers and its max_latency_ms passes, and passes again: without a job; after jobs that have
-    left; or after jobs whose client has gone before they could leave. No batch without a job may come. Models
-    are called with what a batch holds, and most of them fail on nothing.
+    """A worker registers and its max_latency_ms passes, and passes again: without a job; after jobs that
+    have left; or after jobs whose client has gone before they could leave. No batch without a job may come.
+    Models are called with what a batch holds, and most of them fail on nothing.
     """
     worker = stage.worker(size=plan["size"], latency_ms=plan["latency_ms"])
     worker.answer_all()

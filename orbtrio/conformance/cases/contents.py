@@ -47,9 +47,9 @@ _SMALL_JSON: Final = st.recursive(
 )
 def batches_have_their_shape(stage: EngineStage, plan: Plan) -> str:
     """Jobs with inputs of all kinds are submitted, one of them with an empty input. Each batch must be a
-    binary message, a map whose inputs are a list, and each job in it must have its id, a text, and its input,
-    a map, below these two names. That is all that a worker written from the spec looks at; a job without
-    "input" ends such a worker's loop.
+    binary message, a map whose inputs are a list, and each job in it must have its id, a text, and its
+    input, a map, below these two names. That is all that a worker written from the spec looks at; a job
+    without "input" ends such a worker's loop.
     """
     worker = stage.worker(size=plan["size"], latency_ms=10)
     worker.answer_all()
@@ -114,8 +114,9 @@ def ids_are_unique(stage: EngineStage, plan: Plan) -> None:
     clients = [stage.client() for _ in range(plan["clients"])]
     extra = {"id": "mine"} if plan["own_id"] else None
     ids: dict[Any, Job] = {}
-    for _ in range(plan["rounds"]):
-        jobs = [client.job(job_id=job_id, extra=extra) for client in clients for job_id in plan["ids"]]
+    for number in range(plan["rounds"]):
+        job_ids = [f"{number}{job_id}" for job_id in plan["ids"]]
+        jobs = [client.job(job_id=job_id, extra=extra) for client in clients for job_id in job_ids]
         for job in jobs:
             job.client.request([job])
         expect_delivered(stage, jobs, f"all {len(jobs)} jobs are sent to {worker.name}")

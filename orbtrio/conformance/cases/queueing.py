@@ -93,9 +93,9 @@ _REQUESTS: Final = st.sampled_from([100, 250, 333, 1000])
 )
 def a_thousand_jobs_are_queued(stage: EngineStage, plan: Plan) -> str:
     """1,000 jobs are submitted while a worker that takes 1,000 at a time waits for a full batch; or before
-    there is a worker at all, and then one registers. Each of them must be sent: the spec gives the queue that
-    much room, and clients rely on it when they submit a night's work at once. What becomes of jobs without a
-    worker the spec does not say, so that is a reading of its own.
+    there is a worker at all, and then one registers. Each of them must be sent: the spec gives the queue
+    that much room, and clients rely on it when they submit a night's work at once. What becomes of jobs
+    without a worker the spec does not say, so that is a reading of its own.
     """
     limit = stage.conditions.queue_limit
     if plan["setup"] == "worker":
@@ -136,11 +136,11 @@ def a_thousand_jobs_are_queued(stage: EngineStage, plan: Plan) -> str:
     seconds=3.0,
 )
 def the_oldest_is_not_dropped(stage: EngineStage, plan: Plan) -> str:
-    """More than 1,000 jobs are submitted before there is a worker of their type, or to one whose batches are
-    larger than that and do not leave for a second and a half. What has been queued must stay: of the jobs
-    that are sent in the end none may be younger than one that is not. Whoever is turned away can try again;
-    whose job is dropped for somebody else's waits for nothing. Whether the others are refused in silence,
-    answered with an error or queued all the same is told as a reading.
+    """More than 1,000 jobs are submitted before there is a worker of their type, or to one whose batches
+    are larger than that and do not leave for a second and a half. What has been queued must stay: of the
+    jobs that are sent in the end none may be younger than one that is not. Whoever is turned away can try
+    again; whose job is dropped for somebody else's waits for nothing. Whether the others are refused in
+    silence, answered with an error or queued all the same is told as a reading.
     """
     limit = stage.conditions.queue_limit
     early = None
@@ -191,10 +191,10 @@ def the_oldest_is_not_dropped(stage: EngineStage, plan: Plan) -> str:
     ),
 )
 def open_batches_do_not_hold_up_the_next(stage: EngineStage, plan: Plan) -> None:
-    """A worker gets a batch and does not answer. Then jobs are submitted for another batch, which is full, or
-    has waited max_latency_ms. It must be sent as well: size and latency are the only conditions that the spec
-    names. Workers with a pipeline, that fetch pictures for one batch while the model computes another, depend
-    on it.
+    """A worker gets a batch and does not answer. Then jobs are submitted for another batch, which is full,
+    or has waited max_latency_ms. It must be sent as well: size and latency are the only conditions that the
+    spec names. Workers with a pipeline, that fetch pictures for one batch while the model computes another,
+    depend on it.
     """
     by_size = plan["due_by"] == "size"
     size = plan["size"] if by_size else plan["size"] + 1
