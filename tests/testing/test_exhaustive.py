@@ -15,7 +15,7 @@ from orbtrio.testing.faults import Sweep
 
 ENGINE = Sweep("engine", "", "cancel")
 # So that the bytes which the sampled positions leave out differ from sweep to sweep.
-SAMPLE = 97
+SAMPLE = 199
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_every_sampled_position_holds(capsys: pytest.CaptureFixture[str]) -> Non
         assert counts[1] == counts[2]
         tried += int(counts[2])
         assert int(counts[2]) == sum(len(positions_of(sweep)[::SAMPLE]) for sweep in sweeps)
-    assert tried > 80
+    assert tried > 45
     assert total == f"all positions: {tried} of {tried} held"
     assert re.fullmatch(r"\d+\.\d s", seconds)
 
