@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wsproto.events import BytesMessage, Ping, Pong, Request, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
 
 from orbtrio.conformance.simulation import Crashed
 from orbtrio.conformance.zoo.dispatch import Client, Worker
 from orbtrio.conformance.zoo.engine import DOCUMENTED_TYPES, ModelEngine, given
 from orbtrio.conformance.zoo.mutants import mutant
 from orbtrio.conformance.zoo.wire import Connection, Refused
-
-if TYPE_CHECKING:
-    from wsproto.utilities import RemoteProtocolError
 
 __all__: list[str] = []
 
@@ -71,6 +68,14 @@ class NoCloseFrame(ModelEngine):
             super().refuse(connection, problem)
 
 
+@mutant("good-bye-unanswered", kills=("ORB-HSK-03",))
+class GoodByeUnanswered(ModelEngine):
+    """Hangs up on a close frame without one of its own: to its peer each good-bye is a broken network."""
+
+    def on_good_bye(self, connection: Connection, close: CloseConnection) -> None:
+        pass
+
+
 @mutant("fragments-are-messages", kills=("ORB-HSK-04",))
 class FragmentsAreMessages(ModelEngine):
     """Takes each fragment of a message for a message."""
@@ -108,7 +113,7 @@ class AnyOrigin(ModelEngine):
 class JunkIsFatal(ModelEngine):
     """Bytes that are no handshake end the whole process."""
 
-    def on_bad_handshake(self, connection: Connection, error: RemoteProtocolError) -> None:
+    def on_bad_handshake(self, connection: Connection, error: Exception) -> None:
         raise Crashed(str(error))
 
 

@@ -206,13 +206,17 @@ class WebSocketServer:
         """A ping is answered at once, whatever else is going on."""
         self.send_event(connection, ping.response())
 
+    def on_good_bye(self, connection: Connection, close: CloseConnection) -> None:
+        """A close frame is answered by one."""
+        self.send_event(connection, close.response())
+
     def decode(self, data: bytes) -> dict[str, Any]:
         """Bytes of a message, from a stranger."""
         return decode(data)
 
-    def on_bad_handshake(self, connection: Connection, error: RemoteProtocolError) -> None:
+    def on_bad_handshake(self, connection: Connection, error: Exception) -> None:
         """It does not ask for a WebSocket, or not in HTTP."""
-        if error.event_hint is not None:
+        if isinstance(error, RemoteProtocolError) and error.event_hint is not None:
             self.send_event(connection, error.event_hint)
         self.drop(connection)
 
@@ -251,7 +255,8 @@ class WebSocketServer:
             connection.socket.receive_data(data)
             for event in connection.socket.events():
                 self.on_event(connection, event)
-        except RemoteProtocolError as error:
+        except (RemoteProtocolError, UnicodeDecodeError) as error:
+            # The latter for a header that is no ASCII, which the library does not look after.
             self.on_bad_handshake(connection, error)
         except LocalProtocolError:
             # What came behind a close frame: neither side has anything to say any more.
@@ -270,7 +275,7 @@ class WebSocketServer:
             self.on_request(connection, event)
         elif isinstance(event, CloseConnection):
             if not connection.failed:
-                self.send_event(connection, event.response())
+                self.on_good_bye(connection, event)
             self.drop(connection)
         elif connection.failed:
             return

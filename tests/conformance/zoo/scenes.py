@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 import pytest
-from wsproto.events import BytesMessage, Ping
+from wsproto.events import BytesMessage, CloseConnection, Ping
 
 from orbtrio.conformance.model import Role, TargetGone
 from orbtrio.conformance.simulation import SimulatedWorld
@@ -151,7 +151,9 @@ def undecodable(world: SimulatedWorld) -> Any:
         codes.append(speaker.closed)
         if alive(world) == "gone":
             return "gone"
-    return codes
+    leaving = client(world)
+    leaving.push(leaving.socket.send(CloseConnection(1000)))
+    return codes, leaving.closed
 
 
 @scene("ORB-HSK-04")

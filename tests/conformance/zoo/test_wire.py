@@ -39,9 +39,10 @@ def test_web_pages_are_refused(world: SimulatedWorld) -> None:
     [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 4"),
         (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b""),
+        (b"GET /ws HTTP/1.1\r\nHost: \xff\r\n\r\n", b""),
         (b"x" * 200_000, b""),
     ],
-    ids=["plain", "tls", "endless"],
+    ids=["plain", "tls", "host", "endless"],
 )
 def test_what_is_no_handshake_is_ended(world: SimulatedWorld, sent: bytes, answered: bytes) -> None:
     pipe = world.connect()
