@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -75,7 +76,8 @@ class Speaker:
             self.pongs.append(bytes(event.payload))
         elif isinstance(event, CloseConnection):
             self.closed = (int(event.code), event.reason)
-            self.push(self.socket.send(event.response()))
+            if self.socket.state is ConnectionState.REMOTE_CLOSING:
+                self.push(self.socket.send(event.response()))
 
     def say(self, message: Any) -> None:
         self.push(self.socket.send(BytesMessage(data=cbor2.dumps(message))))
