@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.machine import busy_processors, own_network, run
+from tests.faults.machine import busy_processors, own_network, run, stop_process
 from tests.faults.peers import (
     ask,
     assert_settled,
@@ -201,7 +201,7 @@ def test_f35_jumps_of_the_wall_clock_move_no_deadline(tmp_path: Path, figure: Fi
 def embedded(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A program with an engine inside and quick pings."""
     process = embedded_engine(
-        str(tmp_path), ORB_PING_INTERVAL="1", ORB_PING_TIMEOUT="1", ORB_WRITE_TIMEOUT="2"
+        str(tmp_path), ORB_PING_INTERVAL="1", ORB_PING_TIMEOUT="2", ORB_WRITE_TIMEOUT="2"
     )
     with ended(process):
         yield process
@@ -223,12 +223,18 @@ def test_f36_a_loop_held_up_by_other_code_takes_nobody_for_dead(
         client = Client(through(url))
         client.request(range(200))
         assert len(client.responses(200)) == 200
+        # Pings are on their way when the standstill begins, and answered in its course.
+        time.sleep(0.2)
+        stop_process(swarm.pid)
+        time.sleep(1.2)
         client.request(range(200, 400))
         assert embedded.stdin is not None
         embedded.stdin.write("block 5\n")
         embedded.stdin.flush()
         client.request(range(400, 600))
         began = time.monotonic()
+        time.sleep(1)
+        swarm.send_signal(signal.SIGCONT)
         assert len(client.responses(400)) == 400
         assert read_line(embedded).strip() == "awake"
         took = time.monotonic() - began
@@ -383,6 +389,7 @@ def test_f46_peers_connect_although_localhost_is_an_ipv6_address_first(
                     if sock.connect_ex((address, engine.port)) == 0:
                         reached.append(address)
         wait_until(lambda: workers_of(engine) == 0)
+    assert reached == (["::1", "127.0.0.1"] if listening == "localhost" else ["127.0.0.1"])
     figure(
         "F-46",
         "I10",
