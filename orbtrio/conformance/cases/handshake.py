@@ -163,7 +163,7 @@ def closes_say_why(stage: EngineStage, plan: Plan) -> str:
         return "right codes" if peer.closed.code == 1008 else "another code"
     if why == "unknown type":
         if stage.conditions.unknown_type is None:
-            return "kept"
+            stage.skip("the target recognises every worker type")
         peer.send(stage.registration(stage.conditions.unknown_type))
     else:
         reference = {"__type": "resource-ref", "id": "nowhere"}

@@ -44,10 +44,11 @@ def expect_1008(stage: EngineStage, peer: Peer, what: str) -> None:
     stage.demand(closed.code == 1008, f"{what} is closed with 1008", str(closed))
 
 
-def ending_of(stage: EngineStage, peer: Peer) -> str | None:
+def ending_of(stage: EngineStage, peer: Peer, within: float = 0.3) -> str | None:
     """What became of a connection that may have been closed: a reading, or None if it is open."""
+    # Engines may take their time to refuse, so that guessing secrets takes long.
     stage.barrier()
-    if not stage.wait(lambda: peer.closed is not None, 0.0):
+    if not stage.wait(lambda: peer.closed is not None, within):
         return None
     return "refused" if peer.closed is not None and peer.closed.code == 1008 else "closed otherwise"
 
@@ -160,6 +161,7 @@ def wrong_secret(stage: EngineStage, plan: Plan) -> None:
     if wrong == secret:
         wrong = "x" + wrong
     neighbour = stage.worker(size=1, latency_ms=1) if plan["right_too"] else None
+    stage.barrier()
     worker = unregistered_worker(stage)
     worker.send({**stage.registration(stage.main_type, size=1, latency_ms=1), "worker_secret": wrong})
     expect_1008(stage, worker, f"a worker whose secret is wrong ({plan['kind']})")
@@ -195,6 +197,8 @@ def no_secret(stage: EngineStage, plan: Plan) -> None:
     message["worker_secret"] = _NO_SECRETS[plan["secret"]]
     if plan["secret"] == "missing":
         del message["worker_secret"]
+    # Somebody is accepted first: an engine may take longer over each refusal in a row.
+    stage.barrier()
     worker = unregistered_worker(stage)
     worker.send(message)
     expect_1008(stage, worker, f"a worker whose secret is {plan['secret']}")
@@ -237,6 +241,7 @@ def no_type(stage: EngineStage, plan: Plan) -> None:
         message["worker_config"] = (
             {"max_batch_size": plan["size"], **config} if isinstance(config, dict) else config
         )
+    stage.barrier()
     worker = unregistered_worker(stage)
     worker.send(message)
     expect_1008(stage, worker, f"a worker with {plan['config']}")
@@ -258,6 +263,7 @@ def unknown_type(stage: EngineStage, plan: Plan) -> None:
     unknown = stage.conditions.unknown_type
     if unknown is None:
         stage.skip("the target recognises every worker type")
+    stage.barrier()
     worker = unregistered_worker(stage)
     worker.send(stage.registration(unknown + plan["behind"], latency_ms=plan["latency_ms"]))
     expect_1008(stage, worker, f"a worker of type {unknown + plan['behind']!r}")

@@ -21,7 +21,6 @@ __all__: list[str] = []
 def _who_works(stage: EngineStage, peer: SuiteWorker, worker_types: tuple[str, str]) -> list[bool]:
     client = stage.client()
     jobs = [client.submit(worker_type=worker_type) for worker_type in worker_types]
-    # One that comes at once is told from one that never comes; two would need no wait.
     stage.barrier()
     stage.wait(lambda: all(job.deliveries for job in jobs), 0.3)
     peer.answer_all()
@@ -72,6 +71,8 @@ def registers_twice(stage: EngineStage, plan: Plan) -> str:
     if ending := ending_of(stage, worker):
         return ending
     by_first, by_second = _who_works(stage, worker, (first, second))
+    if worker.closed is not None:
+        return "refused" if worker.closed.code == 1008 else "closed otherwise"
     stage.demand(
         by_first or by_second,
         f"{worker.name}, still connected, is sent jobs as {first} or as {second}",
@@ -282,7 +283,7 @@ def secrets_are_not_echoed(stage: EngineStage, plan: Plan) -> str:
         message["worker_secret"] = wrong
     worker.send(message)
     stage.barrier()
-    stage.wait(lambda: worker.closed is not None, 0.0)
+    stage.wait(lambda: worker.closed is not None, 0.3)
     heard = "\n".join(
         [
             worker.closed.reason if worker.closed else "",

@@ -100,6 +100,7 @@ def _shapes(name: str) -> dict[str, Any]:
         "1009": "another client's resource is a missing one: the connection is closed with 1009",
         "closed otherwise": "it ends the connection, but not with 1009",
         "passed on": "the job is delivered with the reference as it was sent, or with another path",
+        "no reference": "a map with more fields than a reference is none, and travels as it is",
         "skipped": "the job is not delivered, and the connection stays",
     },
     plans=st.fixed_dictionaries(
@@ -155,7 +156,9 @@ def resources_stay_private(stage: EngineStage, plan: Plan) -> str:
     )
     if thief.closed is not None:
         return "1009" if thief.closed.code == 1009 else "closed otherwise"
-    return "passed on" if stolen.deliveries else "skipped"
+    if not stolen.deliveries:
+        return "skipped"
+    return "no reference" if plan["shape"] == "extra fields" else "passed on"
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -50,6 +50,7 @@ def _play_number(stage: EngineStage, field: str, plan: Plan) -> str:
     other = {"max_batch_size": "max_latency_ms", "max_latency_ms": "max_batch_size"}[field]
     message = stage.registration(stage.main_type)
     message["worker_config"] |= {field: value, other: plan["other"]}
+    stage.barrier()
     worker = unregistered_worker(stage)
     worker.send(message)
     if name in _NOT_POSITIVE:
@@ -131,7 +132,7 @@ def defaults(stage: EngineStage, plan: Plan) -> str:
         message["worker_config"] |= {"max_batch_size": value, "max_latency_ms": value}
     worker = unregistered_worker(stage)
     worker.send(message)
-    if ending := ending_of(stage, worker):
+    if ending := ending_of(stage, worker, 0.0 if plan["absent"] == "missing" else 0.3):
         stage.demand(
             plan["absent"] != "missing", f"{worker.name}, without size and latency, is accepted", ending
         )
