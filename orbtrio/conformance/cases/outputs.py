@@ -42,7 +42,7 @@ def expect_answers(stage: EngineStage, jobs: Iterable[Job], expected: str) -> No
 
     def seen() -> str:
         missing = [job for job in jobs if not job.responses]
-        return f"{missing[0]} of {missing[0].client.name} has no answer ({len(missing)} of {len(jobs)} have none)"
+        return f"{missing[0]} of {missing[0].client.name} has no answer, like {len(missing) - 1} others"
 
     stage.expect(lambda: all(job.responses for job in jobs), expected, seen)
 
@@ -115,7 +115,7 @@ def _unlike(ids: list[Any]) -> bool:
     sentences=("S4.14", "S3.12", "S3.14", "S6.15", "P-02"),
     readings={
         "any": "a job_id comes back as it was sent, texts, numbers and truth values alike",
-        "texts": "a job_id comes back if it is a text, as in the spec's examples; others are changed or refused",
+        "texts": "a job_id comes back if it is a text, as the spec has it; others are changed or refused",
     },
     plans=st.fixed_dictionaries(
         {
