@@ -110,7 +110,12 @@ def full_time_and_no_more(stage: EngineStage, plan: Plan) -> str:
         f"{nobodys[0]} is given up after {timeout:.0f} s, and not sent to a worker that comes later",
         f"it is sent to one after {waited:.1f} s",
     )
-    return "from delivery" if queued.responses else "from acceptance"
+    answers = [response.output for response in queued.responses]
+    return (
+        "from delivery"
+        if {"id": queued.deliveries[0].id, "echo": queued.input} in answers
+        else "from acceptance"
+    )
 
 
 @case(
