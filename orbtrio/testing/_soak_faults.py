@@ -61,7 +61,10 @@ class Faults:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self._kinds: dict[str, tuple[int, Callable[[], str | None]]] = {
+
+    @property
+    def _kinds(self) -> dict[str, tuple[int, Callable[[], str | None]]]:
+        return {
             "reset": (8, partial(self._end, SoakPeer.cut)),
             "hang up": (5, partial(self._end, self._hang_up)),
             "goodbye": (5, partial(self._end, self._say_goodbye)),
@@ -96,15 +99,16 @@ class Faults:
 
     @property
     def kinds(self) -> list[str]:
+        """Their names."""
         return list(self._kinds)
 
     def strike(self) -> None:
         """Draw a fault that hits somebody."""
-        names = list(self._kinds)
-        weights = [weight for weight, _ in self._kinds.values()]
+        kinds = self._kinds
+        weights = [weight for weight, _ in kinds.values()]
         for _ in range(50):
-            (name,) = self.field.rng.choices(names, weights)
-            whom = self._kinds[name][1]()
+            (name,) = self.field.rng.choices(list(kinds), weights)
+            whom = kinds[name][1]()
             if whom is not None:
                 self.field.fault(name, whom)
                 return

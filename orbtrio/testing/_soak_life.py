@@ -43,6 +43,7 @@ STATES: Final = (
 _FAULTS_PER_EPOCH: Final = 70
 _PATIENCE: Final = 100.0
 _TICK: Final = 10.0
+_TELL: Final = 5.0  # seconds of real time between two lines of progress
 _HOUR: Final = 3600.0
 _COUNTED: Final = ("Job", "Batch", "Transport", "WorkerQueue", "RemoteClient", "HeldFile")
 
@@ -165,7 +166,7 @@ class Life:
             self.oracle.fail(f"{now.accepted} jobs were accepted, and {ends} are accounted for")
         self._check_files()
         self._check_errors()
-        if time.monotonic() - self._told > 5:
+        if time.monotonic() - self._told > _TELL:
             self._tell(now.open_jobs)
 
     def _check_files(self) -> None:

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
     plan = Plan(seed=seed, jobs=given.jobs, faults=given.faults, hours=given.hours, seconds=given.seconds)
     print(f"seed {seed}", flush=True)
-    faulthandler.dump_traceback_later(plan.seconds + 60, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(plan.seconds + 60, exit=True, file=2)
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(given.log.open("w")) if given.log else None
