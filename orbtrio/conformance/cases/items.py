@@ -39,6 +39,7 @@ ILL_FORMED: Final[Mapping[str, Callable[[], bytes]]] = {
     "B-23 reserved head fc": lambda: b"\xfc",
     "B-23 a break alone": lambda: b"\xff",
     "B-23 a break in a list of two": lambda: b"\x82\x01\xff",
+    "B-24 a message and a byte": lambda: encode({"type": "i_am_server", "version": "1.0.1"}) + b"\x00",
     "B-25 lists 65 deep": lambda: b"\x81" * 70 + b"\x00",
     "B-25 lists 1,000 deep": lambda: b"\x81" * 1_000 + b"\x00",
     "B-25 lists 1,000,000 deep": lambda: b"\x81" * 1_000_000 + b"\x00",

@@ -173,6 +173,7 @@ def defaults(stage: EngineStage, plan: Plan) -> str:
     stage.demand(sizes == [_DEFAULT_SIZE], "32 jobs are sent as one batch", f"batches of {sizes}")
     stage.count("full batch")
     worker.answer_all()
+    stage.wait(lambda: all(job.responses for job in [*jobs, *rest]))
     return "defaults"
 
 
