@@ -356,7 +356,8 @@ class Transport:
             with trio.move_on_at(asked + timeout * _SURE):
                 if not await ping(websocket):
                     return
-            if reader.last_received >= asked:
+            # Held up since: the question may not have left, or has just left (F-34).
+            if reader.last_received >= asked or trio.current_time() > asked + timeout:
                 continue
             listening = await self._listen_until(asked + timeout, timeout)
             if listening and reader.last_received < asked:

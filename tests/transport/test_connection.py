@@ -13,6 +13,7 @@ import trio.testing
 
 from orbtrio.errors import ConnectionLost, RemoteProtocolError
 from orbtrio.transport import Flusher, Transport, TransportLimits
+from orbtrio.transport.websocket import ping
 from tests.transport.peers import (
     BINARY,
     CLOSE,
@@ -37,6 +38,8 @@ from tests.transport.peers import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from orbtrio.transport.websocket import WebSocket
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -698,6 +701,28 @@ async def test_process_that_was_held_up_blames_nobody() -> None:
             time.sleep(0.4)  # noqa: ASYNC251
             await trio.sleep(0.01)
             assert not transport.closed
+        transport.abort()
+
+
+async def test_process_that_was_held_up_before_it_asked_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # F-34. By its clock the time to answer was over before the question left.
+    held_up = [0.4]
+
+    async def ask_late(websocket: WebSocket) -> bool:
+        if held_up:
+            time.sleep(held_up.pop())  # noqa: ASYNC251
+        return await ping(websocket)
+
+    monkeypatch.setattr("orbtrio.transport.connection.ping", ask_late)
+    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.2)
+    async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(lost, transport)
+        for _ in range(3):
+            opcode, payload = await peer.frame()
+            assert opcode == PING
+            await trio.sleep(0.02)  # as long as a peer elsewhere takes
+            assert not transport.closed
+            await peer.send(frame(payload, PONG))
         transport.abort()
 
 
