@@ -31,7 +31,9 @@ __all__ = [
     "processor_seconds",
     "run",
     "stop_process",
+    "tool",
     "traffic_lost",
+    "undo",
 ]
 
 _CLONE_NEWNET: Final = 0x40000000
@@ -40,13 +42,24 @@ _MEMORY: Final = Path("/sys/fs/cgroup/memory")
 
 def run(*command: str) -> str:
     """Run a tool of the system; skip the test if it is missing or is not allowed to."""
-    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run([program, *command[1:]], capture_output=True, text=True)
+    done = subprocess.run([tool(command[0]), *command[1:]], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"{' '.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        said = (done.stderr or done.stdout).strip().partition("\n")[0]
+        pytest.skip(f"{command[0]} failed: {said}")
     return done.stdout
+
+
+def undo(*command: str) -> None:
+    """Run a tool that must succeed, for what it undoes has succeeded."""
+    subprocess.run([tool(command[0]), *command[1:]], check=True)
+
+
+def tool(name: str) -> str:
+    """The path of a tool of the system; skip the test if it is missing."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
 
 
 @contextmanager
@@ -74,7 +87,7 @@ def traffic_lost(rule: str) -> Iterator[None]:
         run("nft", f"add rule ip faults input {rule}")
         yield
     finally:
-        run("nft", "delete", "table", "ip", "faults")
+        undo("nft", "delete", "table", "ip", "faults")
 
 
 @contextmanager
@@ -84,17 +97,14 @@ def file_system(where: Path, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        run("umount", str(where))
+        undo("umount", str(where))
 
 
 @contextmanager
 def injected(pid: int, fault: str) -> Iterator[None]:
     """System calls of a process and its threads fail, as strace's ``inject`` says."""
-    program = shutil.which("strace")
-    if program is None:
-        pytest.skip("strace is not installed")
     tracer = subprocess.Popen(
-        [program, "-f", "-p", str(pid), "-e", f"inject={fault}", "-o", "/dev/null"],
+        [tool("strace"), "-f", "-p", str(pid), "-e", f"inject={fault}", "-o", "/dev/null"],
         stderr=subprocess.PIPE,
         text=True,
     )
