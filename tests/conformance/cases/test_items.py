@@ -18,7 +18,7 @@ REFUSED_FOR_ANOTHER_REASON = ("B-25", "B-27", "B-28", "B-33", "B-34", "B-37", "B
     "name", [name for name in ILL_FORMED if not name.startswith(REFUSED_FOR_ANOTHER_REASON)]
 )
 def test_ill_formed_items_are_refused_by_a_decoder(name: str) -> None:
-    with pytest.raises(ValueError, match="no CBOR"):
+    with pytest.raises(ValueError, match="CBOR"):
         decode(ILL_FORMED[name]())
 
 
