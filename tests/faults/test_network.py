@@ -150,27 +150,12 @@ def test_f13_a_megabit_with_a_long_queue_costs_time_only(tmp_path: Path, figure:
         client = Client(engine)
         _, wide = throughput(client, 3)
         run("ip", "link", "set", "lo", "mtu", "1500")
-        run(
-            *[
-                "tc",
-                "qdisc",
-                "add",
-                "dev",
-                "lo",
-                "root",
-                "tbf",
-                "rate",
-                "1mbit",
-                "burst",
-                "16kb",
-                "latency",
-                "400ms",
-            ]
-        )
+        line = ("tbf", "rate", "1mbit", "burst", "16kb", "latency", "400ms")
+        run("tc", "qdisc", "add", "dev", "lo", "root", *line)
         try:
             answered, narrow = throughput(client, 10)
         finally:
-            run(*["tc", "qdisc", "del", "dev", "lo", "root"])
+            run("tc", "qdisc", "del", "dev", "lo", "root")
         again = assert_settled(engine)["orb_jobs_redelivered_total"]
         figure(
             "F-13",

@@ -30,8 +30,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.report import Figures
+    from tests.processes.harness import EngineProcess
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
+
+
+def in_hand(engine: EngineProcess) -> float:
+    """Jobs that workers have and have not answered."""
+    return sum(value for name, value in engine.metrics().items() if name.startswith("orb_worker_unanswered{"))
 
 
 def inherit(heir: Worker, count: int, since: float) -> tuple[list[float], collections.Counter[int]]:
@@ -161,16 +167,12 @@ def test_f05_an_answer_counts_although_its_worker_is_gone_before_it_is_read(
         client = Client(engine)
         for _ in range(rounds):
             if how == "killed":
-                process = stock_worker(engine, DELAY_MS="100")
+                process = stock_worker(engine, DELAY_MS="500")
                 with ended(process):
                     client.request(range(4))
-                    wait_until(lambda: engine.metrics()["orb_workers" + '{type="echo"}'] == 1)
-                    pattern = "_unanswered"
-                    wait_until(
-                        lambda: 4 in [v for name, v in engine.metrics().items() if pattern in name]  # noqa: B023
-                    )
+                    wait_until(lambda: in_hand(engine) == 4)
                     stop_process(engine.process.pid)
-                    time.sleep(0.3)  # it answers
+                    time.sleep(0.8)  # it answers
                     process.kill()
                     process.wait()
                     engine.process.send_signal(signal.SIGCONT)
