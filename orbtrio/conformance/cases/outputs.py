@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orbtrio.conformance.engine_stage import EngineStage
     from orbtrio.conformance.players import Delivery, Job, SuiteWorker
 
-__all__ = ["DROPPED", "check_own_answer", "expect_answers", "harmless", "hand_out"]
+__all__ = ["DROPPED", "check_own_answer", "expect_answers", "hand_out", "harmless"]
 
 # What may become of an answer that nobody waits for.
 DROPPED: Final = {

@@ -23,23 +23,25 @@ if TYPE_CHECKING:
 __all__ = ["EXOTIC_VECTORS", "JSON_VECTORS", "compare", "is_json"]
 
 # RFC 8949, appendix A: what JSON can hold, in definite lengths and with text keys.
-JSON_VECTORS: Final = tuple(
+_JSON_HEX: Final = (
     "00 01 0a 17 1818 1819 1864 1903e8 1a000f4240 1b000000e8d4a51000 20 29 3863 3903e7 "
     "f90000 f98000 f93c00 fb3ff199999999999a f93e00 f97bff fa47c35000 fa7f7fffff fb7e37e43c8800759c f90001 "
     "f90400 f9c400 fbc010666666666666 f4 f5 f6 60 6161 6449455446 62225c 62c3bc 63e6b0b4 64f0908591 "
     "80 83010203 8301820203820405 "
     "98190102030405060708090a0b0c0d0e0f101112131415161718181819 "
-    "a0 a26161016162820203 826161a161626163 a56161614161626142616361436164614461656145".split()
+    "a0 a26161016162820203 826161a161626163 a56161614161626142616361436164614461656145"
 )
+JSON_VECTORS: Final = tuple(_JSON_HEX.split())
 
 # Of the same, what it cannot. Without bignums, whose content no engine should look at, and simple values
 # that nobody has assigned.
-EXOTIC_VECTORS: Final = tuple(
+_EXOTIC_HEX: Final = (
     "1bffffffffffffffff 3bffffffffffffffff f97c00 f97e00 f9fc00 fa7f800000 fa7fc00000 faff800000 "
     "fb7ff0000000000000 fb7ff8000000000000 fbfff0000000000000 40 4401020304 "
     "c074323031332d30332d32315432303a30343a30305a c11a514b67b0 c1fb41d452d9e8200000 d74401020304 "
-    "d818456449455446 d82076687474703a2f2f7777772e6578616d706c652e636f6d".split()
+    "d818456449455446 d82076687474703a2f2f7777772e6578616d706c652e636f6d"
 )
+EXOTIC_VECTORS: Final = tuple(_EXOTIC_HEX.split())
 
 _DEGREES: Final = ("unchanged", "JavaScript", "JSON")
 
@@ -140,7 +142,7 @@ _VALUES: Final = (
 )
 
 
-def _list_of(vectors: list[str]) -> str:
+def _list_of(vectors: tuple[str, ...]) -> str:
     return f"98{len(vectors):02x}" + "".join(vectors)
 
 
@@ -156,7 +158,7 @@ def _with_value(message: dict[str, Any], value: str) -> bytes:
     "Inputs and results arrive unchanged",
     sentences=("S3.5", "S3.9", "S0.3", "S2.6", "S3.14", "P-51"),
     readings={
-        "unchanged": "any CBOR arrives as it was sent: byte strings, tagged values, large integers, 1.0 as 1.0",
+        "unchanged": "any CBOR arrives as it was sent: byte strings, tags, large integers, 1.0 as 1.0",
         "JavaScript": "what JavaScript cannot tell apart changes (1.0 to 1, bytes to a Uint8Array)",
         "JSON": "what JSON can hold arrives; byte strings, tags or large integers are changed or refused",
     },

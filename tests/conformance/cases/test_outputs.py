@@ -1,0 +1,69 @@
+"""Answers: the model passes, and each fault of the zoo is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import orbtrio.conformance.cases.outputs  # noqa: F401 (defines the cases)
+from orbtrio.conformance.model import Verdict
+from orbtrio.conformance.zoo.engine import ModelEngine
+from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.judging import complaint, judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orbtrio.conformance.zoo.dispatch import Client, Job
+
+
+CASES = [f"ORB-OUT-{number:02}" for number in (1, 2, 3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
+@pytest.mark.parametrize("case_id", CASES)
+def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
+    result = judge(case_id, tmp_path, profile=profile)
+    assert result.verdict is Verdict.PASS, result
+
+
+@pytest.mark.parametrize(
+    ("name", "case_id", "words"),
+    [
+        ("answers-twice", "ORB-OUT-01", "client#1 got 2"),
+        ("job-id-as-text", "ORB-OUT-02", "others are changed or refused"),
+        ("results-by-position", "ORB-OUT-03", "gets the answer that its worker gave to it"),
+        ("duplicates-delivered", "ORB-OUT-04", "has 2 answers"),
+        ("foreign-answers", "ORB-OUT-05", "one worker can answer for all others"),
+        ("unknown-id-closes", "ORB-OUT-06", "its worker is disconnected"),
+    ],
+)
+def test_each_fault_is_named(name: str, case_id: str, words: str, tmp_path: Path) -> None:
+    assert words in complaint(name, case_id, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "case_id", "verdict"),
+    [
+        ("job-id-as-text", "ORB-OUT-02", Verdict.PASS),
+        ("duplicates-delivered", "ORB-OUT-04", Verdict.FAIL),
+        ("foreign-answers", "ORB-OUT-05", Verdict.NON_STRICT),
+        ("unknown-id-closes", "ORB-OUT-06", Verdict.NON_STRICT),
+        ("everybodys-answers", "ORB-OUT-01", Verdict.FAIL),
+        ("errors-swallowed", "ORB-OUT-01", Verdict.PASS),
+    ],
+)
+def test_the_text_allows_more(name: str, case_id: str, verdict: Verdict, tmp_path: Path) -> None:
+    assert judge(case_id, tmp_path, engine=mutants()[name].faulty, profile="spec").verdict is verdict
+
+
+class SilentEngine(ModelEngine):
+    def answer(self, client: Client, job: Job, entry: dict[str, Any]) -> None:
+        pass
+
+
+def test_an_engine_that_answers_nobody_fails(tmp_path: Path) -> None:
+    found = judge("ORB-OUT-01", tmp_path, engine=SilentEngine, profile="spec").counterexample
+    assert found is not None
+    assert found.seen == "job 'j1' of client#1 has no answer, like 0 others"
