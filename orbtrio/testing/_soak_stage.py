@@ -212,7 +212,7 @@ class SoakStage:
         rng = self.rng
         resources: list[Resource] = []
         shared = marks.get("large") or rng.random() < 0.15
-        if shared or rng.random() < 0.05:
+        if not marks.get("invalid") and (shared or rng.random() < 0.05):
             resources = [
                 self._draw_resource(large=marks.get("large", False)) for _ in range(1 if shared else count)
             ]
@@ -240,7 +240,7 @@ class SoakStage:
                 submitted_at=trio.current_time(),
             )
             job_input: Any = fields | reference
-            if marks.get("invalid") and not resources:
+            if marks.get("invalid"):
                 job_input, history.refusal = "no map", "invalid_job"
             histories.append(self.oracle.begin_job(history))
             requests.append(JobRequest(history.client_job_id, worker_type, job_input, extra))

@@ -14,67 +14,61 @@ from orbtrio.testing._soak_books import ClientBook, EventLog, SoakFailure, Worke
 from orbtrio.testing._soak_peers import LARGEST_RESULT, SECRET, SoakClient, SoakWorker
 from orbtrio.testing._soak_stage import SoakStage
 from orbtrio.testing.links import Link
+from tests.testing.test_soak_stage import open_stage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from trio.testing import MockClock
 
 
-@pytest.fixture
-async def stage(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
-) -> AsyncIterator[SoakStage]:
-    stage = SoakStage(random.Random(3), EventLog(), tmp_path, nursery)
-    await stage.start_engine()
-    nursery.start_soon(stage.run_actions)
-    yield stage
-    await stage.engine.stop(grace=0)
+async def test_a_job_goes_there_and_back(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_stage(tmp_path) as stage:
+        stage.healing = True  # everybody answers at once
+        client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
+        await trio.sleep(1)
+        stage.submit(client, "swift", 3)
+        await trio.sleep(40)
+        assert [job.end for job in stage.oracle.jobs.values()] == ["answer"] * 3
+        assert worker.book.held == {}
+        assert client.book.open == {}
 
 
-async def test_a_job_goes_there_and_back(stage: SoakStage) -> None:
-    stage.healing = True  # everybody answers at once
-    client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
-    await trio.sleep(1)
-    stage.submit(client, "swift", 3)
-    await trio.sleep(40)
-    assert [job.end for job in stage.oracle.jobs.values()] == ["answer"] * 3
-    assert worker.book.held == {}
-    assert client.book.open == {}
+async def test_a_deadly_batch_ends_its_worker(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_stage(tmp_path) as stage:
+        client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
+        await trio.sleep(1)
+        worker.deadly = True
+        stage.submit(client, "swift", 1)
+        await trio.sleep(40)
+        assert worker.lost is not None
+        assert stage.workers == []
+        assert not worker.babble(["any"])
+        worker.answer_all()
+        assert len(worker.book.held) == 1
 
 
-async def test_a_deadly_batch_ends_its_worker(stage: SoakStage) -> None:
-    client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
-    await trio.sleep(1)
-    worker.deadly = True
-    stage.submit(client, "swift", 1)
-    await trio.sleep(40)
-    assert worker.lost is not None
-    assert stage.workers == []
-    assert not worker.babble(["any"])
-    worker.answer_all()
-    assert len(worker.book.held) == 1
+async def test_a_mute_worker_answers_when_all_heals(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_stage(tmp_path) as stage:
+        client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
+        await trio.sleep(1)
+        worker.mute = True
+        stage.submit(client, "swift", 1)
+        await trio.sleep(40)
+        worker.answer_all()
+        assert len(worker.book.held) == 1
+        stage.healing = True
+        worker.answer_all()
+        assert len(worker.book.held) == 0
 
 
-async def test_a_mute_worker_answers_when_all_heals(stage: SoakStage) -> None:
-    client, worker = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
-    await trio.sleep(1)
-    worker.mute = True
-    stage.submit(client, "swift", 1)
-    await trio.sleep(40)
-    worker.answer_all()
-    assert len(worker.book.held) == 1
-    stage.healing = True
-    worker.answer_all()
-    assert len(worker.book.held) == 0
-
-
-async def test_vast_results_travel_alone_and_are_refused(stage: SoakStage) -> None:
-    stage.healing = True
-    client, _ = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
-    await trio.sleep(1)
-    stage.submit(client, "swift", 2, vast=True)
-    await trio.sleep(40)
-    assert [job.end for job in stage.oracle.jobs.values()] == ["result_too_large"] * 2
-    assert stage.config.max_worker_message_bytes > LARGEST_RESULT
+async def test_vast_results_travel_alone_and_are_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_stage(tmp_path) as stage:
+        stage.healing = True
+        client, _ = stage.connect_client(engine_errors=True), stage.connect_worker("swift")
+        await trio.sleep(1)
+        stage.submit(client, "swift", 2, vast=True)
+        await trio.sleep(40)
+        assert [job.end for job in stage.oracle.jobs.values()] == ["result_too_large"] * 2
+        assert stage.config.max_worker_message_bytes > LARGEST_RESULT
 
 
 def test_messages_that_are_none_of_their_business_are_found() -> None:
