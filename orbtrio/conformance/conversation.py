@@ -6,7 +6,7 @@ a program is a program, which is what makes shrinking and replaying work. Nothin
 a job, and when, is the engine's affair. What is judged is the history:
 
 - *Safety*, after each step: a job is answered at most once, to the client that submitted it, and with what
-  the worker that owned it said; it is never with two live workers at once; a batch is as the worker asked for.
+  the worker that owned it said; it is never with two live workers at once; a batch is as the worker asked.
 - *Progress*, at the end: every fault is healed, each type gets a fresh worker, everybody answers, and then no
   job of a client that is still there may be open.
 """
@@ -43,6 +43,9 @@ _JUNK: Final[dict[str, Any]] = {
     "output without entries": {"type": "worker_output", "output": [None, 7, {}]},
     "unknown id": {"type": "worker_output", "output": [{"id": "nobody's", "echo": 1}]},
 }
+
+# Longer than any latency here.
+_LONG_WAIT: Final = {"do": "wait", "ms": 60}
 
 _peer = st.integers(0, 3)
 
@@ -82,9 +85,17 @@ _STEPS: Final[dict[str, SearchStrategy[dict[str, Any]]]] = {
 
 
 def programs(*kinds: str, most: int = 25) -> SearchStrategy[list[dict[str, Any]]]:
-    """Programs of steps of these kinds (all, if none are named); a kind named twice comes twice as often."""
+    """Programs of steps of these kinds (all, if none are named); a kind named twice comes twice as often.
+
+    Most begin with workers that have jobs in hand: what goes wrong goes wrong behind that.
+    """
     chosen = [_STEPS[kind] for kind in kinds or _STEPS]
-    return st.lists(st.one_of(chosen), min_size=3, max_size=most)
+    steps = st.lists(st.one_of(chosen), min_size=1, max_size=most)
+    submit = st.lists(_STEPS["submit"], min_size=1, max_size=2)
+    opening = st.tuples(st.lists(_STEPS["worker"], min_size=1, max_size=3), submit, st.just([_LONG_WAIT]))
+    return st.tuples(st.one_of(st.just(()), opening, opening), steps).map(
+        lambda parts: [step for part in (*parts[0], parts[1]) for step in part]
+    )
 
 
 @attrs.define(eq=False)

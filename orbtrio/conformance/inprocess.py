@@ -70,6 +70,8 @@ class _FabricPipe:
         self._world.run(self.more_to_send.set)
         if self.unsent and not self._world.wait(_SEND_PATIENCE, lambda: not self.unsent or not self.open):
             raise PipeStuck(f"the engine takes nothing for {_SEND_PATIENCE:.0f} s")
+        if self.ended == "RST":
+            raise PipeEnded("the connection went while it was written to")
 
     def finish(self) -> None:
         self._world.run_async(self.link.peer_end.send_eof)
@@ -98,10 +100,10 @@ class _FabricPipe:
     async def _read(self) -> str:
         try:
             while True:
-                await self.may_read.wait()
                 data = await self.link.peer_end.receive_some()
                 if not data:
                     return "FIN"
+                await self.may_read.wait()
                 self._world.arrivals.append((self, bytes(data)))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return "RST"
@@ -138,6 +140,7 @@ class FabricWorld:
         self._config = config
         self._fabric: Fabric | None = None
         self._delivering = False
+        self._pipes: list[_FabricPipe] = []
         self._driver = Driver()
         self._start = self._driver.now()
         self._driver.start(self._run)
@@ -156,6 +159,7 @@ class FabricWorld:
             if self._chance.random() < 0.2:
                 direction.delay = self._chance.choice([0.0, 0.0001, 0.001])
         pipe = _FabricPipe(self, link)
+        self._pipes.append(pipe)
         self._driver.start(pipe.run)
         return pipe
 
@@ -181,6 +185,9 @@ class FabricWorld:
 
     def close(self) -> None:
         """End the engine. What it raised is raised here at the latest."""
+        # Otherwise it would wait for them to answer its goodbye, and no time passes any more.
+        for pipe in self._pipes:
+            pipe.reset()
         self._driver.close()
 
     def run(self, function: Callable[[], Any]) -> None:
