@@ -1,0 +1,105 @@
+"""Connections that end: right engines pass, each fault is told in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orbtrio.conformance.cases import losses
+from orbtrio.conformance.model import Verdict
+from orbtrio.conformance.zoo.engine import ModelEngine
+from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.judging import judge, stage_around
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orbtrio.conformance.zoo.dispatch import Client, Worker
+
+# Nothing here is about pings, and minutes of virtual time have many.
+NO_PINGS: dict[str, Any] = {"keepalive_seconds": 1e9}
+CASES = [f"ORB-REC-0{number}" for number in range(1, 7)]
+FAULTS = [
+    ("queued-jobs-lost", "ORB-REC-01", "spec", "is gone; seen: 1 of 1 are not: job 'j1'"),
+    ("dead-workers-jobs-lost", "ORB-REC-01", "spec", "is gone; seen: 1 of 1 are not: job 'j1'"),
+    ("jobs-in-hand-lost", "ORB-REC-02", "spec", "worker#1 was lost with"),
+    ("half-a-message-answers", "ORB-REC-02", "spec", "worker#1 was lost with"),
+    ("no-successor-no-job", "ORB-REC-03", "spec", "when it registers after worker#1 was lost"),
+    ("impatient", "ORB-REC-04", "spec", "after 2.0 s another worker has it"),
+    ("jobs-of-the-dead", "ORB-REC-05", "orbtrio", "for nobody"),
+    ("next-client-inherits", "ORB-REC-05", "spec", "hears of its own job only"),
+    ("worn-out-in-the-queue", "ORB-REC-06", "spec", "after 5 workers were lost that had none"),
+    ("second-loss-is-final", "ORB-REC-06", "orbtrio", "fewer than three workers were lost with"),
+    ("poison-for-ever", "ORB-REC-06", "orbtrio", "sent more than three times"),
+]
+
+
+class Patient(ModelEngine):
+    """Moves what a lost worker had in hand when a job's time would be over, and gives it another time."""
+
+    keepalive_seconds = 1e9
+
+    def on_worker_lost(self, worker: Worker) -> None:
+        held = list(worker.in_flight.values())
+        for job in held:
+            self.take_from_owner(job)
+            if job.timer is not None:
+                job.timer.cancel()
+        super().on_worker_lost(worker)
+        self.host.call_at(self.host.now() + self.job_timeout, lambda: self.requeue(held))
+
+
+class Forgetful(ModelEngine):
+    """Drops jobs that come while there is no worker."""
+
+    def take_job(self, client: Client, wire: Any, resources: dict[str, Any]) -> None:
+        if any(worker.worker_type == wire["worker_type"] for worker in self.workers):
+            super().take_job(client, wire, resources)
+
+
+def quiet(engine: type[ModelEngine]) -> type[ModelEngine]:
+    return type("Quiet", (engine,), NO_PINGS)
+
+
+@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
+@pytest.mark.parametrize("case_id", CASES)
+def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
+    result = judge(case_id, tmp_path, profile=profile, engine=quiet(ModelEngine), examples=12)
+    assert result.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("mutant", "case_id", "profile", "words"), FAULTS)
+def test_a_fault_is_told(mutant: str, case_id: str, profile: str, words: str, tmp_path: Path) -> None:
+    engine = quiet(mutants()[mutant].faulty)
+    result = judge(case_id, tmp_path, profile=profile, engine=engine, examples=10)
+    assert result.verdict is Verdict.FAIL
+    assert result.counterexample is not None
+    assert words in f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+
+
+def test_moving_when_the_time_is_over_is_allowed_by_the_text_only(tmp_path: Path) -> None:
+    result = judge("ORB-REC-02", tmp_path / "1", profile="spec", engine=Patient)
+    assert (result.verdict, result.reading) == (Verdict.PASS, "after the timeout")
+    assert judge("ORB-REC-02", tmp_path / "2", profile="orbtrio", engine=Patient).verdict is Verdict.FAIL
+
+
+def test_what_was_not_waited_for_is_not_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orbtrio.conformance.simulation.SimulatedWorld.virtual", False)
+    result = judge("ORB-REC-02", tmp_path, profile="spec", engine=Patient)
+    assert (result.verdict, result.reading) == (Verdict.NON_STRICT, "not at once")
+
+
+def test_jobs_that_come_without_a_worker_may_be_dropped_by_the_text(tmp_path: Path) -> None:
+    plan = {"jobs": 1, "meanwhile": 1, "how": {"how": "FIN", "at_byte": 1}, "pause_ms": 0}
+    assert losses.queued_jobs_wait(stage_around(Forgetful, tmp_path), plan) == "some wait"
+
+
+def test_a_job_that_three_workers_were_lost_with_may_be_given_up(tmp_path: Path) -> None:
+    plan = {"drops": 5, "in_hand": True, "how": {"how": "RST", "at_byte": 1}, "jobs": 1}
+    assert losses.flapping_worker(stage_around(ModelEngine, tmp_path), plan) == "given up after three"
+
+
+def test_nobody_is_lost_with_a_job_that_is_answered(tmp_path: Path) -> None:
+    plan = {"jobs": 1, "answered": 1, "how": {"how": "close", "at_byte": 1}, "batches_of": 1}
+    assert losses.jobs_in_hand_move(stage_around(ModelEngine, tmp_path), plan) == "at once"

@@ -1,0 +1,134 @@
+"""What workers find in place of references: right engines pass, each fault is told in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orbtrio.conformance.cases import resources
+from orbtrio.conformance.model import Verdict, Violation, catalogue
+from orbtrio.conformance.stage import Conditions
+from orbtrio.conformance.zoo.engine import ModelEngine
+from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.judging import judge, stage_around
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orbtrio.conformance.zoo.files import Resource
+    from orbtrio.conformance.zoo.wire import Connection
+
+CASES = [f"ORB-RES-0{number}" for number in range(1, 7)]
+FAULTS = [
+    ("relative-path", "ORB-RES-01", "which is not absolute"),
+    ("text-mode", "ORB-RES-02", "they differ from byte"),
+    ("first-64-kib", "ORB-RES-02", "65536 bytes"),
+    ("resources-of-any-size", "ORB-RES-03", "a resource of 2097153 bytes; seen: client#1 is still connected"),
+    ("too-big-1008", "ORB-RES-03", "closed with 1008"),
+    ("limit-of-1-mib", "ORB-RES-04", "client#1 closed with 1009"),
+    ("missing-resources-pass", "ORB-RES-05", "is still connected"),
+    ("refused-files-stay", "ORB-RES-05", "no file of a refused request stays in the store"),
+    ("unused-resources-pass", "ORB-RES-06", "a resource that no job refers to"),
+]
+
+
+class HangsUp(ModelEngine):
+    def refuse(self, connection: Connection, problem: str) -> None:
+        self.drop(connection)
+
+
+class DecimalMegabytes(ModelEngine):
+    def may_be_stored(self, resource: Resource) -> bool:
+        return len(resource.data) <= 2_000_000
+
+
+class CountsCharacters(ModelEngine):
+    def may_be_stored(self, resource: Resource) -> bool:
+        return len(resource.data.decode("utf-8", "replace")) <= 2 * 1024 * 1024
+
+
+class NullsForFiles(ModelEngine):
+    def path_for(self, resource: Resource) -> str:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
+@pytest.mark.parametrize("case_id", CASES)
+def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
+    assert judge(case_id, tmp_path, profile=profile).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("mutant", "case_id", "words"), FAULTS)
+def test_a_fault_is_told_under_every_profile(mutant: str, case_id: str, words: str, tmp_path: Path) -> None:
+    result = judge(case_id, tmp_path, profile="spec", engine=mutants()[mutant].faulty)
+    assert result.verdict is Verdict.FAIL
+    assert result.counterexample is not None
+    assert words in f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+
+
+@pytest.mark.parametrize("case_id", ["ORB-RES-03", "ORB-RES-05", "ORB-RES-06"])
+def test_an_end_without_a_code_works_but_is_not_strict(case_id: str, tmp_path: Path) -> None:
+    assert judge(case_id, tmp_path / "1", profile="spec", engine=HangsUp).verdict is Verdict.NON_STRICT
+    assert judge(case_id, tmp_path / "2", profile="orbtrio", engine=HangsUp).verdict is Verdict.FAIL
+
+
+def test_two_megabytes_are_what_the_text_leaves_open(tmp_path: Path) -> None:
+    result = judge("ORB-RES-04", tmp_path / "1", profile="spec", engine=DecimalMegabytes)
+    assert (result.verdict, result.reading) == (Verdict.PASS, "2 MB")
+    assert judge("ORB-RES-04", tmp_path / "2", engine=DecimalMegabytes).verdict is Verdict.FAIL
+
+
+def test_documents_may_be_counted_in_characters(tmp_path: Path) -> None:
+    plan = {"excess": 1, "kind": "wide document", "others": 0}
+    stage = stage_around(CountsCharacters, tmp_path)
+    assert resources.too_big_closes(stage, plan) == "characters"  # type: ignore[arg-type]
+    (tmp_path / "2").mkdir()
+    assert resources.too_big_closes(stage_around(ModelEngine, tmp_path / "2"), plan) == "1009"
+
+
+def test_neither_accepted_nor_refused_is_a_violation(tmp_path: Path) -> None:
+    class Deaf(ModelEngine):
+        def store(self, found: dict[str, Resource], tenant: str) -> None:
+            if any(len(resource.data) > 2_000_000 for resource in found.values()):
+                found.clear()
+            super().store(found, tenant)
+
+        def take_job(self, client: object, wire: object, found: dict[str, Resource]) -> None:
+            if found:
+                super().take_job(client, wire, found)  # type: ignore[arg-type]
+
+    result = judge("ORB-RES-04", tmp_path, profile="spec", engine=Deaf)
+    assert result.counterexample is not None
+    assert result.counterexample.seen == "neither"
+
+
+def test_what_is_no_path_is_shown(tmp_path: Path) -> None:
+    result = judge("ORB-RES-01", tmp_path, profile="spec", engine=NullsForFiles)
+    assert result.counterexample is not None
+    assert result.counterexample.seen == "null"
+
+
+def test_fields_beside_a_reference_are_looked_at(tmp_path: Path) -> None:
+    class Forgetful(ModelEngine):
+        def resolve(self, value: object, found: dict[str, Resource]) -> object:
+            resolved = super().resolve(value, found)
+            return {**resolved, "a": 0} if isinstance(resolved, dict) and "a" in resolved else resolved
+
+    plan = {"id": "x", "field": "file", "document": True, "beside": {"a": "text"}}
+    case = catalogue()["ORB-RES-01"]
+    with pytest.raises(Violation, match="arrives as it was sent"):
+        case.play(stage_around(Forgetful, tmp_path), plan)
+
+
+def test_without_files_to_see_most_cases_are_skipped_with_advice(tmp_path: Path) -> None:
+    result = judge("ORB-RES-01", tmp_path, conditions=Conditions(files=False))
+    assert result.verdict is Verdict.SKIP
+    assert "on the target's machine" in result.reason
+    assert judge("ORB-RES-05", tmp_path / "2", conditions=Conditions(files=False)).verdict is Verdict.PASS
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    stage = stage_around(ModelEngine, tmp_path)
+    with pytest.raises(Violation, match="cannot be read"):
+        resources.expect_content(stage, tmp_path, b"x", "job 'j1'")
