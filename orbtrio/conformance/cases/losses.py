@@ -330,10 +330,11 @@ def _has_some(worker: SuiteWorker) -> bool:
         "without end": "jobs are sent more than three times, to one dying worker after the other",
     },
     examples=[
-        {"drops": 5, "in_hand": False, "how": _RST, "jobs": 1},
         {"drops": 2, "in_hand": True, "how": _RST, "jobs": 2},
+        {"drops": 5, "in_hand": False, "how": _RST, "jobs": 1},
         {"drops": 3, "in_hand": True, "how": _RST, "jobs": 1},
     ],
+    seconds=3.0,
 )
 def flapping_worker(stage: EngineStage, plan: Plan) -> str:
     """A worker registers and is lost, up to five times, with jobs queued for it or in its hands; then a good

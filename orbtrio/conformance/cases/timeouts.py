@@ -67,7 +67,7 @@ def full_time_and_no_more(stage: EngineStage, plan: Plan) -> str:
     over may not be sent them. From when the time counts for a job that has waited in a queue first, is told.
     Too early means lost work, never means that a client waits, and a worker computes, for nobody.
     """
-    timeout = _timeout(stage, 2.0)
+    timeout = _timeout(stage, 1.1)
     types = stage.main_type, stage.other_type(1), stage.other_type(2)
     worker = stage.worker(types[0], size=plan["jobs"], latency_ms=LATENCY_MS)
     client = stage.client()
@@ -86,7 +86,12 @@ def full_time_and_no_more(stage: EngineStage, plan: Plan) -> str:
         stage.sleep_until(when)
         if what == "take":
             late = stage.worker(types[2], size=1, latency_ms=LATENCY_MS)
-            delivered(stage, queued)
+            stage.expect(
+                lambda: bool(queued.deliveries),
+                f"{queued} is sent to a worker that comes after {stage.now() - start:.1f} s, of the "
+                f"{timeout:.0f} s that a job may take",
+                "nothing is sent",
+            )
             continue
         worker.answer(*[delivered(stage, job) for job in prompt])
         sent = stage.now()
@@ -137,7 +142,7 @@ def late_answers_reach_nobody(stage: EngineStage, plan: Plan) -> None:
     for a while. The client must not hear of these any more; a new job with the same job_id must be done as
     if nothing had been, by the same worker. Clients have told their users long ago that it failed.
     """
-    timeout = _timeout(stage, 2.0)
+    timeout = _timeout(stage, 1.6)
     worker = stage.worker(size=plan["late"] + plan["in_time"], latency_ms=LATENCY_MS)
     client = stage.client()
     late = [client.job() for _ in range(plan["late"])]
