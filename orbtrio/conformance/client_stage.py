@@ -1,0 +1,394 @@
+"""The stage for a client under test: the suite plays its engine.
+
+The jobs are the client's own: its program submits what it likes, when it likes. So a case waits for jobs,
+keeps some of them unanswered, and watches what comes back. Every connection that the client opens is taken as
+it comes, unless a case has put somebody at the door.
+
+There is no barrier here: nothing that an engine may send makes a client prove that it has seen what
+came before. A ping comes closest, where the client answers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import attrs
+
+from orbtrio.conformance.model import TargetGone, Violation
+from orbtrio.conformance.notation import encode
+from orbtrio.conformance.peer import Message, Peer
+from orbtrio.conformance.stage import PROMPTLY, Stage
+from orbtrio.conformance.world import never
+
+if TYPE_CHECKING:
+    import collections
+    from collections.abc import Callable, Mapping
+
+    from orbtrio.conformance.peer import WireLog
+    from orbtrio.conformance.stage import Conditions
+    from orbtrio.conformance.world import Pipe, World
+
+__all__ = ["ClientStage", "Habits", "Launcher", "Request", "SubmittedJob", "SuiteEngine", "result_for"]
+
+# What stands in a result of the documented types: the client's user may look at it.
+_RESULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "embedding": {"embedding": [0.6, 0.8], "shape": [2]},
+    "llm": {"response": "yes"},
+    "vlm": {"response": "yes"},
+    "caption": {"response": "a street"},
+    "object_detection": {"detections": []},
+    "segmentation": {"masks": [], "labels": [], "boxes": []},
+    "video_segmentation": {
+        "cross_job_id": "",
+        "frame_count": 1,
+        "objects": [],
+        "scores": [],
+        "labels": [],
+        "boxes": [],
+        "masks": [],
+    },
+    "motion_energy": {"motion_energy": 0.5},
+}
+
+# How often, and how long each time, a program is given jobs' answers to see whether it submits more. Seconds.
+_ROUNDS: Final = 3
+_NEXT_JOB: Final = 1.5
+
+
+@attrs.frozen(eq=False)
+class SubmittedJob:
+    """A job of the client.
+
+    Attributes:
+        at: When it came.
+        wire: As it stood in its request.
+        request: Which.
+    """
+
+    at: float
+    wire: Any
+    request: Request
+
+    @property
+    def fields(self) -> dict[Any, Any]:
+        """The same, or nothing if it is no map."""
+        return self.wire if isinstance(self.wire, dict) else {}
+
+    @property
+    def job_id(self) -> Any:
+        """The client's identifier."""
+        return self.fields.get("job_id")
+
+    @property
+    def worker_type(self) -> Any:
+        """Who is to do it."""
+        return self.fields.get("worker_type")
+
+    @property
+    def key(self) -> bytes:
+        """Its identifier's CBOR: 1, 1.0 and True are one key to Python."""
+        return encode(self.job_id)
+
+    @property
+    def content(self) -> bytes:
+        """The rest of it, by which it is recognised if it comes again."""
+        rest = {name: value for name, value in self.fields.items() if name != "job_id"}
+        return encode([rest, self.request.resources])
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r}"
+
+
+@attrs.define(eq=False)
+class Request:
+    """A ``worker_request`` as it came.
+
+    Attributes:
+        at: When.
+        value: The message.
+        jobs: What of its ``jobs`` is a list, entry by entry.
+    """
+
+    at: float
+    value: dict[Any, Any]
+    jobs: list[SubmittedJob] = attrs.field(factory=list)
+
+    @property
+    def resources(self) -> Any:
+        """Its resources; none if it has no such field."""
+        return self.value.get("resources", [])
+
+
+class SuiteEngine(Peer):
+    """The engine's end of a connection that the client opened.
+
+    Attributes:
+        introductions: Messages by which the client said who it is.
+        requests: What it asked for.
+        jobs: The same, job by job.
+        open_jobs: Those that have not been answered, oldest first.
+        answered: Those that have.
+        stray: Messages of other kinds.
+    """
+
+    def __init__(self, pipe: Pipe, log: WireLog, name: str) -> None:
+        self.introductions: list[Message] = []
+        self.requests: list[Request] = []
+        self.jobs: list[SubmittedJob] = []
+        self.open_jobs: list[SubmittedJob] = []
+        self.answered: list[SubmittedJob] = []
+        self.stray: list[Message] = []
+        super().__init__(pipe, log, name, server=True)
+
+    def received(self, message: Message) -> None:
+        """Sort it."""
+        value = message.value
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind == "i_am_server":
+            self.introductions.append(message)
+        elif kind == "worker_request":
+            request = Request(message.at, value)
+            entries = value.get("jobs")
+            for entry in entries if isinstance(entries, list) else []:
+                request.jobs.append(SubmittedJob(message.at, entry, request))
+            self.requests.append(request)
+            self.jobs += request.jobs
+            self.open_jobs += request.jobs
+        else:
+            self.stray.append(message)
+
+    def respond(self, job_id: Any, output: Any, **fields: Any) -> None:
+        """Send a ``worker_response`` with this output, and these fields beside it."""
+        self.send({"type": "worker_response", "job_id": job_id, "output": output, **fields})
+
+    def answer(self, job: SubmittedJob, **fields: Any) -> None:
+        """Answer a job: with these fields, or with a result as its type has it."""
+        if job in self.open_jobs:
+            self.open_jobs.remove(job)
+            self.answered.append(job)
+        self.respond(job.job_id, {"id": f"orb-{len(self.answered)}", **(fields or result_for(job))})
+
+    def answer_all(self) -> None:
+        """Answer everything that is open."""
+        for job in list(self.open_jobs):
+            self.answer(job)
+
+
+def result_for(job: SubmittedJob) -> dict[str, Any]:
+    """A result as the spec prints it for the job's type."""
+    job_input = job.fields.get("input")
+    result = dict(
+        _RESULTS.get(job.worker_type, {"result": "done"}) if isinstance(job.worker_type, str) else {}
+    )
+    if "cross_job_id" in result and isinstance(job_input, dict):
+        result["cross_job_id"] = job_input.get("cross_job_id", "")
+    return result
+
+
+@attrs.define
+class Habits:
+    """What is known of a program, whichever plan showed it.
+
+    Attributes:
+        goes_on: Whether it submits more when it has been answered; None while nobody has seen.
+    """
+
+    goes_on: bool | None = None
+
+
+class Launcher(Protocol):
+    """Who has started the client's program, and can do so again."""
+
+    def restart(self) -> bool:
+        """Start it anew; False if that is not ours to do."""
+        ...
+
+    def ended(self) -> str:
+        """How its process ended, or ``""`` while it runs, or if nobody can tell."""
+        ...
+
+
+class ClientStage(Stage):
+    """An engine for a client under test.
+
+    Args:
+        world: It listens; the client connects to it.
+        conditions: What is known of the client.
+        counters: Shared by the stages of a run.
+        launcher: Who has started the program; None if nobody can start it again.
+        habits: Shared by the stages of a run.
+
+    Attributes:
+        engines: The connections that the client has opened, ended ones included.
+        doorman: If set, gets the pipes of new connections instead, and does with them what it likes.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        conditions: Conditions,
+        counters: collections.Counter[str],
+        *,
+        launcher: Launcher | None = None,
+        habits: Habits | None = None,
+    ) -> None:
+        super().__init__(world, conditions, counters)
+        self.engines: list[SuiteEngine] = []
+        self.doorman: Callable[[Pipe], None] | None = None
+        self._launcher = launcher
+        self._habits = habits or Habits()
+
+    # --- Time: whoever connects meanwhile is let in ---
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass; whoever connects is let in."""
+        self._pass(seconds, never)
+
+    def sleep_until(self, when: float) -> None:
+        """Let time pass up to a moment (of `now`)."""
+        self.sleep(max(when - self.now(), 0.0))
+
+    def wait(self, condition: Callable[[], bool], seconds: float = PROMPTLY) -> bool:
+        """Let time pass until a condition holds; False if it does not within this time and the slack."""
+        return self._pass(seconds + self.slack, condition)
+
+    def _pass(self, seconds: float, condition: Callable[[], bool]) -> bool:
+        def admit_and_look() -> bool:
+            while (pipe := self.world.accept(0)) is not None:
+                self._admit(pipe)
+            return condition()
+
+        return self.world.wait(seconds, admit_and_look)
+
+    def _admit(self, pipe: Pipe) -> None:
+        if self.doorman is not None:
+            self.doorman(pipe)
+            return
+        engine = SuiteEngine(pipe, self.log, f"engine#{len(self.engines) + 1}")
+        self.engines.append(engine)
+        self.peers.append(engine)
+
+    # --- The client ---
+
+    def connection(self) -> SuiteEngine:
+        """The connection that the client opened last and has not ended; waits for one.
+
+        Raises:
+            Violation: it opens none, also when it is started anew.
+        """
+        self.wait(lambda: self._live() is not None or bool(self.obituary()))
+        if self._live() is None:
+            self._start_anew("the program has no connection")
+        self.expect(
+            lambda: self._live() is not None,
+            "the client connects to SERVER_URL, and asks for a WebSocket",
+            lambda: self._why_nobody() + self.obituary(),
+        )
+        engine = self._live()
+        assert engine is not None
+        return engine
+
+    def client(self, jobs: int = 1) -> SuiteEngine:
+        """A connection on which the client has submitted something that is not answered yet.
+
+        Waits shortly for as many jobs as that, and is content with one: some programs submit one at a time.
+
+        Raises:
+            Skipped: it submits none, also when it is started anew.
+        """
+        engine = self.connection()
+        if not self._submits(engine):
+            self._start_anew("the program submits nothing")
+            engine = self.connection()
+            if not self._submits(engine):
+                self.skip(
+                    f"the program under test has submitted no job after {PROMPTLY:.0f} s: launch one that "
+                    "submits at least a few, at best over and over"
+                )
+        # As many as are on their way anyhow.
+        self._pass(self.slack / 2, lambda: len(engine.open_jobs) >= jobs or engine.closed is not None)
+        return engine
+
+    def collect(
+        self, jobs: int, *, answers: Callable[[SuiteEngine], None] = SuiteEngine.answer_all
+    ) -> SuiteEngine:
+        """A connection on which the client has submitted that many jobs, answered and open ones together.
+
+        Answers are given as long as there are too few. A program that has no more than so many has ended, or
+        falls silent: what came until then has to do.
+        """
+        engine = self.client(jobs)
+        while len(engine.jobs) < jobs and engine.closed is None and engine.open_jobs:
+            before = len(engine.jobs)
+            answers(engine)
+            if self._habits.goes_on is False or not self.more_jobs(engine, before):
+                break
+        return engine
+
+    def more_jobs(self, engine: SuiteEngine, than: int, within: float = _NEXT_JOB) -> bool:
+        """Wait shortly whether the client submits more jobs than that on this connection."""
+        self.wait(lambda: len(engine.jobs) > than or engine.closed is not None, within)
+        return len(engine.jobs) > than
+
+    def goes_on(self) -> bool:
+        """Whether the program submits more when it has been answered: then that can be demanded.
+
+        Found out once for a program, before anything strange is done to it.
+        """
+        if self._habits.goes_on is None:
+            self._habits.goes_on = False
+            for _ in range(_ROUNDS):
+                engine = self.client()
+                before = len(engine.jobs)
+                engine.answer_all()
+                if not self.more_jobs(engine, before):
+                    self.note("the program submits no more once it has been answered")
+                    break
+            else:
+                self._habits.goes_on = True
+        return self._habits.goes_on
+
+    def settle(self, engine: SuiteEngine) -> None:
+        """Let the client see what it has been sent: a ping and the slack."""
+        pongs = len(engine.pongs)
+        engine.ping(b"seen?")
+        self._pass(PROMPTLY, lambda: len(engine.pongs) > pongs or engine.closed is not None)
+        self._pass(self.slack, lambda: engine.closed is not None)
+
+    def obituary(self) -> str:
+        """How the program ended, to be put behind what was seen; empty while it runs."""
+        how = "" if self._launcher is None else self._launcher.ended()
+        return f" (its process has ended: {how})" if how else ""
+
+    def strike(self) -> None:
+        """Answer what is open and say good-bye, so that the program finds the next stage as it found this."""
+        # The case has been judged.
+        with contextlib.suppress(Violation, TargetGone):
+            for engine in self.engines:
+                if engine.closed is None:
+                    engine.pipe.paused = False
+                    engine.answer_all()
+                    engine.close(1001, "the plan is over")
+            self.world.wait(self.slack, lambda: all(engine.closed is not None for engine in self.engines))
+        for engine in self.engines:
+            engine.drop("FIN") if engine.closed is None else engine.pipe.close()
+
+    def _live(self) -> SuiteEngine | None:
+        return next(
+            (engine for engine in reversed(self.engines) if engine.open and engine.closed is None), None
+        )
+
+    def _why_nobody(self) -> str:
+        if not self.engines:
+            return "no connection"
+        last = self.engines[-1]
+        return f"no connection that lasts: {last.name} {last.closed or 'was asked for no WebSocket'}"
+
+    def _submits(self, engine: SuiteEngine) -> bool:
+        self.wait(lambda: bool(engine.open_jobs) or engine.closed is not None)
+        return bool(engine.open_jobs)
+
+    def _start_anew(self, why: str) -> None:
+        if self._launcher is not None and self._launcher.restart():
+            self.note(f"{why}: started anew")
