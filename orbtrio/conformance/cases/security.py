@@ -282,7 +282,7 @@ def _judge(stage: EngineStage, attackers: list[tuple[Peer, str, tuple[str, ...]]
 # --- Slow and idle peers ------------------------------------------------------------------------------------
 
 # What a bystander's job may take beside them, in seconds. Slack comes on top.
-_PROMPT: Final = 1.0
+_PROMPT: Final = 2.0
 
 
 def _round_trips(
@@ -292,7 +292,7 @@ def _round_trips(
         job = client.submit(worker_type=worker.worker_type)
         if not stage.wait(lambda job=job: bool(job.responses), _PROMPT):  # type: ignore[misc]
             stage.fail(
-                f"{client.name}'s {job}, for {worker.name}, is answered within 1 s beside {beside}",
+                f"{client.name}'s {job}, for {worker.name}, is answered within 2 s beside {beside}",
                 "it was delivered, but not answered" if job.deliveries else "it was not even delivered",
             )
 
