@@ -74,12 +74,12 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, the workers' real models included, and the branch coverage that they must reach."""
-    install(session, "tests", extras="speed,demo")
+    install(session, "tests", extras="conformance,speed,demo")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--ignore", "tests/processes")
+    session.run("coverage", "run", "-m", "pytest", "--ignore", "tests/processes", "--ignore", "tests/faults")
     # These hold an engine to its budgets. Coverage would be measured with it, so it has to do without them.
     session.run("pytest", "tests/processes")
     session.run("coverage", "combine", "--quiet")
@@ -99,7 +99,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, strictly, in the package, the workers and the tests."""
-    install(session, "tests", "types", extras="speed,demo")
+    install(session, "tests", "types", extras="conformance,speed,demo")
     session.run("mypy", *session.posargs)
 
 
@@ -108,6 +108,34 @@ def demo(session: nox.Session) -> None:
     """An engine, three workers and a client on a real video; see ``orbtrio.demo``."""
     install(session, extras="speed,demo")
     session.run("python", "-m", "orbtrio.demo", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The conformance suite: itself against its zoo, then our engine, workers and client, under each profile."""
+    install(session, extras="conformance,motion-energy,embedding")
+    session.run("python", "-m", "tests.conformance.everything", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """100,000 jobs under 10,000 faults in 500 hours of virtual time; see ``orbtrio.testing.soak``."""
+    install(session)
+    session.run("python", "-m", "orbtrio.testing.soak", *session.posargs)
+
+
+@nox.session
+def exhaustive(session: nox.Session) -> None:
+    """A conversation cut after every byte and cancelled at every checkpoint: N of N."""
+    install(session)
+    session.run("python", "-m", "orbtrio.testing.exhaustive", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Faults of the machine on real processes, and a table of what each cost; see ``tests/faults``."""
+    install(session, "tests", extras="conformance,speed")
+    session.run("pytest", "tests/faults", *session.posargs)
 
 
 @nox.session
