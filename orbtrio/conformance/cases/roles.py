@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from orbtrio.conformance.cases.registration import REFUSED, ending_of, expect_works, unregistered_worker
 from orbtrio.conformance.model import case
-from orbtrio.conformance.players import SuiteWorker
 
 if TYPE_CHECKING:
     from orbtrio.conformance.engine_stage import EngineStage
     from orbtrio.conformance.model import Plan
-    from orbtrio.conformance.peer import Peer
+    from orbtrio.conformance.players import SuiteWorker
 
 __all__: list[str] = []
 
@@ -162,7 +161,7 @@ def two_roles(stage: EngineStage, plan: Plan) -> str:
     """
     bystander = stage.worker(stage.other_type(), size=1, latency_ms=1)
     if plan["first"] == "worker":
-        peer: Peer = stage.worker(size=plan["size"], latency_ms=1)
+        peer = stage.worker(size=plan["size"], latency_ms=1)
         if plan["introduces"]:
             peer.send(stage.introduction())
         client = stage.client()
@@ -170,20 +169,19 @@ def two_roles(stage: EngineStage, plan: Plan) -> str:
         peer.send({"type": "worker_request", "jobs": [job.wire()]})
     else:
         # One that registers as a client has to understand batches, should it get any.
-        worker = unregistered_worker(stage)
-        worker.send(stage.introduction())
+        peer = unregistered_worker(stage)
+        peer.send(stage.introduction())
         if plan["introduces"]:
-            worker.send(stage.registration(stage.main_type, size=plan["size"], latency_ms=1))
+            peer.send(stage.registration(stage.main_type, size=plan["size"], latency_ms=1))
         else:
-            worker.output([{"id": "of nobody"}])
-        peer, client = worker, stage.client()
+            peer.output([{"id": "of nobody"}])
+        client = stage.client()
         stage.barrier()
         job = client.submit()
     ending = ending_of(stage, peer)
     served = ending is None and stage.wait(lambda: bool(job.deliveries), 0.3)
     bystander.answer_all()
-    if isinstance(peer, SuiteWorker):
-        peer.answer_all()
+    peer.answer_all()
     expect_works(stage, bystander)
     return ending or ("two roles" if served else "ignored")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING
 
 import pytest
 
 import orbtrio.conformance.cases.registration  # noqa: F401
-from orbtrio.conformance.model import Verdict
+from orbtrio.conformance.engine_stage import EngineStage
+from orbtrio.conformance.model import Verdict, catalogue
+from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.stage import Conditions
+from orbtrio.conformance.zoo.engine import ModelEngine
 from tests.conformance.cases.judging import complaint, faults_for, judge
 
 if TYPE_CHECKING:
@@ -53,3 +57,11 @@ def test_a_target_that_knows_every_type_is_not_asked_for_unknown_ones(tmp_path: 
 def test_a_printed_type_that_the_target_does_not_know_is_replaced(tmp_path: Path) -> None:
     conditions = Conditions(types=("llm", "caption", "vlm", "segmentation"))
     assert judge("ORB-REG-01", tmp_path, conditions=conditions).verdict is Verdict.PASS
+
+
+def test_a_secret_without_letters_is_not_wrong_in_another_case(tmp_path: Path) -> None:
+    conditions = Conditions(secret="1234567890")
+    plan = {"kind": "other case", "text": "", "right_too": False}
+    world = SimulatedWorld(ModelEngine(tmp_path, secret=conditions.secret))
+    stage = EngineStage(world, conditions, collections.Counter(), nonce="plan")
+    assert catalogue()["ORB-REG-02"].play(stage, plan) is None

@@ -10,11 +10,13 @@ import orbtrio.conformance.cases.roles  # noqa: F401
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.dispatch import Worker
 from orbtrio.conformance.zoo.engine import ModelEngine
+from orbtrio.conformance.zoo.wire import Refused
 from tests.conformance.cases.judging import complaint, faults_for, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orbtrio.conformance.zoo.dispatch import Client
     from orbtrio.conformance.zoo.wire import Connection
 
 CASES = ("ORB-REG-09", "ORB-REG-10", "ORB-REG-11", "ORB-REG-12", "ORB-REG-13")
@@ -80,6 +82,34 @@ class Deaf(ModelEngine):
         connection.failed = True
 
 
+class Resentful(ModelEngine):
+    """Remembers what a peer said first, and holds it against its registration."""
+
+    def on_unregistered(self, connection: Connection, message: dict[str, Any]) -> None:
+        connection.pinged_at = 0.0
+
+    def add_worker(self, connection: Connection, message: dict[str, Any]) -> Worker:
+        if connection.pinged_at is not None:
+            raise Refused("not a registration")
+        return super().add_worker(connection, message)
+
+
+class Finicky(ModelEngine):
+    """Refuses a client with unknown fields, but only when it sends a job."""
+
+    finicky: frozenset[Connection] = frozenset()
+
+    def add_client(self, connection: Connection, message: dict[str, Any]) -> Client:
+        if any(name.startswith("x_") for name in message):
+            self.finicky |= {connection}
+        return super().add_client(connection, message)
+
+    def on_worker_request(self, client: Client, message: dict[str, Any]) -> None:
+        if client.connection in self.finicky:
+            raise Refused("request is not valid")
+        super().on_worker_request(client, message)
+
+
 class SilentlyGone(ModelEngine):
     """Ends connections without a close frame."""
 
@@ -94,6 +124,7 @@ class SilentlyGone(ModelEngine):
         ("ORB-REG-09", SilentlyGone, "closed otherwise"),
         ("ORB-REG-10", Deaf, "deaf"),
         ("ORB-REG-10", SilentlyGone, "closed otherwise"),
+        ("ORB-REG-10", Resentful, "refused"),
         ("ORB-REG-11", Forgiving, "ignored"),
         ("ORB-REG-11", SilentlyGone, "closed otherwise"),
     ],
@@ -102,6 +133,11 @@ def test_lesser_engines_are_read(
     case_id: str, engine: type[ModelEngine], reading: str, tmp_path: Path
 ) -> None:
     assert judge(case_id, tmp_path, profile="spec", engine=engine, examples=1).reading == reading
+
+
+def test_a_client_may_be_refused_for_its_fields_later(tmp_path: Path) -> None:
+    result = judge("ORB-REG-12", tmp_path, profile="orbtrio", engine=Finicky)
+    assert (result.verdict, result.reading) == (Verdict.FAIL, "refused")
 
 
 def test_a_registration_that_replaces_another_is_read(tmp_path: Path) -> None:
