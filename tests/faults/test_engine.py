@@ -179,7 +179,8 @@ def test_f35_jumps_of_the_wall_clock_move_no_deadline(tmp_path: Path, figure: Fi
             assert client.responses(1)["job-1"]["error_kind"] == "timeout"
             errors.append(time.monotonic() - asked - 3)
             assert abs(logged(engine) - time.time() - int(offset)) < 60, "the clock did not jump"
-        wrong = [error for error in errors if not -0.01 < error < 1]
+        # On a busy machine requests are accepted up to 2 s late under libfaketime; a clock that jumps costs hours.
+        wrong = [error for error in errors if not -0.01 < error < 5]
         assert engine.metrics()["orb_connections_lost_total"] == 0
         with socket.create_connection(("127.0.0.1", engine.port)) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -192,7 +193,7 @@ def test_f35_jumps_of_the_wall_clock_move_no_deadline(tmp_path: Path, figure: Fi
             f"{min(errors) * 1000:+.0f} to {max(errors) * 1000:+.0f} ms",
             "0",
         )
-        assert wrong == []
+        assert wrong == [], errors
         for peer in (client, worker):
             peer.close()
 
