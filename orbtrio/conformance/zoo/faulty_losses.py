@@ -58,3 +58,11 @@ class HalfAMessageAnswers(ModelEngine):
 
     def lost_jobs(self, worker: Worker) -> list[Job]:
         return [job for job in super().lost_jobs(worker) if job.owner is None or not self.candidates(job)]
+
+
+@mutant("colleagues-do-not-inherit", kills=("ORB-REC-01",))
+class ColleaguesDoNotInherit(ModelEngine):
+    """Keeps a lost worker's queue for the next one, but forgets it if others of the type are there."""
+
+    def lost_jobs(self, worker: Worker) -> list[Job]:
+        return [job for job in super().lost_jobs(worker) if job.queue is None or not self.candidates(job)]

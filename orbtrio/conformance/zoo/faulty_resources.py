@@ -9,7 +9,7 @@ from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutant
 
 if TYPE_CHECKING:
-    from orbtrio.conformance.zoo.dispatch import Job
+    from orbtrio.conformance.zoo.dispatch import Job, Worker
     from orbtrio.conformance.zoo.files import Resource
 
 __all__: list[str] = []
@@ -62,3 +62,22 @@ class AnyMapWithATypeIsAReference(ModelEngine):
         if type(value) is dict and "__type" in value and resources:
             return self.path_for(next(iter(resources.values())))
         return super().resolve(value, resources)
+
+
+@mutant("pictures-in-text-mode", kills=("ORB-RES-02",))
+class PicturesInTextMode(ModelEngine):
+    """Changes line ends in pictures, and leaves documents as they are."""
+
+    def content(self, resource: Resource) -> bytes:
+        return resource.data.replace(b"\r\n", b"\n") if resource.kind == "image" else resource.data
+
+
+@mutant("leak-on-error", kills=("ORB-RES-08",))
+class LeakOnError(ModelEngine):
+    """The files of jobs whose worker reported an error stay for ever."""
+
+    def on_result(self, worker: Worker, entry: dict[str, Any]) -> None:
+        job = self.job_of(entry)
+        if job is not None and "error" in entry:
+            job.resources.clear()
+        super().on_result(worker, entry)
