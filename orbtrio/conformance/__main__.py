@@ -22,8 +22,9 @@ import attrs
 import click
 
 from orbtrio.conformance import report, spec, suite
+from orbtrio.conformance.client_target import ClientTarget, calibrate_client
 from orbtrio.conformance.inprocess import InProcessEngine
-from orbtrio.conformance.model import TargetGone, Verdict, Violation
+from orbtrio.conformance.model import Role, TargetGone, Verdict, Violation
 from orbtrio.conformance.profiles import load_profile
 from orbtrio.conformance.selftest import Selftest
 from orbtrio.conformance.stage import Conditions
@@ -129,6 +130,29 @@ def engine(**options: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--launch",
+    metavar="CMD",
+    help="Start a program that submits at least a few jobs, at best over and over; SERVER_URL says where.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Where the client connects to. Default: a free port.")
+@click.option(
+    "--max-wait",
+    default=12.0,
+    show_default=True,
+    help="Longest wait for the client, in seconds, for example until it connects again.",
+)
+@_RUN_OPTIONS
+def client(**options: Any) -> None:
+    """Test a client: the suite plays its engine.
+
+    The jobs are those of the program, so it should have some that use resources, too. It may end when all its
+    jobs have been answered: it is started again. Without --launch the client is started by somebody else.
+    """
+    _judge(_client_target(options), options)
+
+
+@main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_ENGINE_OPTIONS
 @click.option("--profile", help="Default: the one that it failed under.")
@@ -136,7 +160,7 @@ def replay(file: Path, **options: Any) -> None:
     """Play a stored counterexample again, against the target that is given now."""
     stored = report.load_counterexample(file)
     case = _case(stored.case_id)
-    target = _engine_target(options)
+    target = _client_target(options) if stored.role is Role.CLIENT else _engine_target(options)
     wanted = suite.Wanted(profile=options["profile"] or stored.profile, cases=(case.case_id,))
     try:
         _prepare(target)
@@ -232,6 +256,8 @@ def _judge(target: Environment, options: dict[str, Any]) -> NoReturn:
 def _prepare(target: Environment) -> float:
     if isinstance(target, EngineTarget):
         calibrate(target)
+    if isinstance(target, ClientTarget):
+        calibrate_client(target)
     return target.slack
 
 
@@ -256,6 +282,20 @@ def _engine_target(options: dict[str, Any]) -> Any:
     host, port, path = suite.parse_address(options["url"])
     suite.check_host(host, own=options["i_own_this_host"])
     return EngineTarget(attrs.evolve(conditions, path=path), address=(host, port))
+
+
+def _client_target(options: dict[str, Any]) -> ClientTarget:
+    listen = None
+    if options.get("listen"):
+        host, _, port = options["listen"].rpartition(":")
+        if not host or not port.isdecimal():
+            raise click.UsageError("--listen looks like 127.0.0.1:5000")
+        suite.check_host(host, own=False)
+        listen = host, int(port)
+    if not options["launch"] and listen is None:
+        raise click.UsageError("say which client: --launch a program, or --listen for one that you start")
+    conditions = Conditions(token=os.environ.get("CLIENT_TOKEN"), patience=options["max_wait"])
+    return ClientTarget(conditions, command=options["launch"], listen=listen)
 
 
 def _new_secret(options: dict[str, Any]) -> str:

@@ -4,8 +4,7 @@ The jobs are the client's own: its program submits what it likes, when it likes.
 keeps some of them unanswered, and watches what comes back. Every connection that the client opens is taken as
 it comes, unless a case has put somebody at the door.
 
-There is no barrier here: nothing that an engine may send makes a client prove that it has seen what
-came before. A ping comes closest, where the client answers it.
+There is no barrier here: a pong is the only proof that a client has seen what it was sent.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ _RESULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "video_segmentation": {
         "cross_job_id": "",
         "frame_count": 1,
-        "objects": [],
-        "scores": [],
-        "labels": [],
-        "boxes": [],
-        "masks": [],
+        **{name: [] for name in ("objects", "scores", "labels", "boxes", "masks")},
     },
     "motion_energy": {"motion_energy": 0.5},
 }
@@ -72,7 +67,7 @@ class SubmittedJob:
 
     @property
     def fields(self) -> dict[Any, Any]:
-        """The same, or nothing if it is no map."""
+        """The same; empty if it is no map."""
         return self.wire if isinstance(self.wire, dict) else {}
 
     @property
@@ -92,9 +87,14 @@ class SubmittedJob:
 
     @property
     def content(self) -> bytes:
-        """The rest of it, by which it is recognised if it comes again."""
-        rest = {name: value for name, value in self.fields.items() if name != "job_id"}
-        return encode([rest, self.request.resources])
+        """The rest of it, with resources in place of references, by which it is recognised elsewhere."""
+        resources = self.request.resources
+        brought = {
+            encode(resource["id"]): resource.get("data")
+            for resource in (resources if isinstance(resources, list) else [])
+            if isinstance(resource, dict) and "id" in resource
+        }
+        return encode([_resolved(self.fields[name], brought) for name in self.fields if name != "job_id"])
 
     def __str__(self) -> str:
         return f"job {self.job_id!r}"
@@ -163,7 +163,7 @@ class SuiteEngine(Peer):
         self.send({"type": "worker_response", "job_id": job_id, "output": output, **fields})
 
     def answer(self, job: SubmittedJob, **fields: Any) -> None:
-        """Answer a job: with these fields, or with a result as its type has it."""
+        """Answer a job: with these fields, or with a result as the spec prints it for its type."""
         if job in self.open_jobs:
             self.open_jobs.remove(job)
             self.answered.append(job)
@@ -176,7 +176,7 @@ class SuiteEngine(Peer):
 
 
 def result_for(job: SubmittedJob) -> dict[str, Any]:
-    """A result as the spec prints it for the job's type."""
+    """A result of the job's type."""
     job_input = job.fields.get("input")
     result = dict(
         _RESULTS.get(job.worker_type, {"result": "done"}) if isinstance(job.worker_type, str) else {}
@@ -186,13 +186,19 @@ def result_for(job: SubmittedJob) -> dict[str, Any]:
     return result
 
 
+def _resolved(value: Any, brought: Mapping[bytes, Any]) -> Any:
+    if isinstance(value, list):
+        return [_resolved(item, brought) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("__type") == "resource-ref":
+        return [brought.get(encode(value.get("id")))]
+    return {name: _resolved(item, brought) for name, item in value.items()}
+
+
 @attrs.define
 class Habits:
-    """What is known of a program, whichever plan showed it.
-
-    Attributes:
-        goes_on: Whether it submits more when it has been answered; None while nobody has seen.
-    """
+    """What is known of a program: whether it submits more when it has been answered, if that was seen."""
 
     goes_on: bool | None = None
 
@@ -244,10 +250,6 @@ class ClientStage(Stage):
     def sleep(self, seconds: float) -> None:
         """Let time pass; whoever connects is let in."""
         self._pass(seconds, never)
-
-    def sleep_until(self, when: float) -> None:
-        """Let time pass up to a moment (of `now`)."""
-        self.sleep(max(when - self.now(), 0.0))
 
     def wait(self, condition: Callable[[], bool], seconds: float = PROMPTLY) -> bool:
         """Let time pass until a condition holds; False if it does not within this time and the slack."""

@@ -265,6 +265,10 @@ class Transport:
 
     # What the peer said before it went, and why it did, can still be read (F-05); then reading ends as well.
     def _stop_writing(self, reason: str) -> None:
+        if not self._opened.is_set():
+            # Nobody reads before the upgrade has been sent, so nothing can be heard either.
+            self._lose(reason)
+            return
         self._break = reason
         self._writer.stop()
         assert self._writer.nursery is not None

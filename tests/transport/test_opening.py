@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -298,6 +299,25 @@ async def serve_tls(stream: trio.abc.Stream, authority: trustme.CA) -> None:
     secured = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
     async with open_server_transport(secured, await read_head(secured), peer="peer") as transport:
         await echo(transport)
+
+
+async def test_connection_that_was_reset_before_the_upgrade_left_is_given_up_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    # Found by ORB-CLI-08: each such attempt cost the two seconds that a peer has for its last words.
+    async def open_stream() -> trio.SocketStream:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            ours = socket.create_connection(server.getsockname())
+            theirs, _ = server.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+    start = trio.current_time()
+    with pytest.raises(ConnectionLost, match="reset by peer"):
+        async with open_client_transport("ws://localhost:1/ws", open_stream=open_stream):
+            pytest.fail("connected to nobody")
+    assert trio.current_time() == start
 
 
 @kinds

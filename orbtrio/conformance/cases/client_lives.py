@@ -25,6 +25,10 @@ _GROWTH: Final = 1.5
 # On average. Whoever pauses less does not pause.
 _LEAST_PAUSE: Final = 0.02
 
+# Within which the unanswered jobs must have come again: some clients try one after the other, suspecting
+# that one of them has ended their connection.
+_RETRIES: Final = 8.0
+
 # How long a client is waited for in virtual time.
 _LONGEST_PAUSE: Final = 65.0
 
@@ -69,7 +73,6 @@ class _Doorman:
 
 _STRANGE: Final = (
     "unknown type",
-    "no type",
     "unknown job",
     "unknown kind of job",
     "answered twice",
@@ -113,8 +116,6 @@ def _send_strange(engine: SuiteEngine, strange: str) -> None:
     match strange:
         case "unknown type":
             engine.send({"type": "engine_notice", "text": "the model will be replaced tonight", "at": 1.5})
-        case "no type":
-            engine.send({"notice": ["nobody", {"knows": None}]})
         case "unknown job":
             engine.respond("no-such-job", {"id": "orb-x", "result": 1})
         case "unknown kind of job":
@@ -175,6 +176,9 @@ def pauses_between_attempts_grow(stage: ClientStage, plan: Plan) -> str:
     should grow: hundreds of clients that hammer at an engine's door, or come all together each second, keep
     it from ever getting up. A client that pauses not at all fails."""
     engine = stage.client()
+    # Whatever went before: this connection has been of use.
+    engine.answer(engine.open_jobs[0])
+    stage.settle(engine)
     doorman = _Doorman(stage, plan["refused"])
     stage.doorman = doorman
     _end(engine, plan["how"])
@@ -243,24 +247,19 @@ def unanswered_jobs_come_again(stage: ClientStage, plan: Plan) -> str:
     if len(stage.engines) == known:
         return "ends"
 
-    def came_again(job: SubmittedJob) -> bool:
-        return any(_same(job, other, alone=True) for later in stage.engines[known:] for other in later.jobs)
-
     contents = [job.content for job in engine.jobs]
-    alone = {content for content in contents if contents.count(content) == 1}
 
-    def _same(job: SubmittedJob, other: SubmittedJob, *, alone: bool) -> bool:
-        same = job.content == other.content
-        return same and (job.key == other.key or (alone and job.content in unmistakable))
+    def came_again(job: SubmittedJob, *, by_input: bool = True) -> bool:
+        by_input = by_input and contents.count(job.content) == 1
+        return any(
+            job.content == other.content and (by_input or job.key == other.key)
+            for later in stage.engines[known:]
+            for other in later.jobs
+        )
 
-    unmistakable = alone
-    stage.wait(lambda: all(came_again(job) for job in unanswered), 2.0)
+    stage.wait(lambda: all(came_again(job) for job in unanswered), _RETRIES)
     stage.sleep(stage.slack)
-    twice = [
-        job
-        for job in answered
-        if any(_same(job, other, alone=False) for later in stage.engines[known:] for other in later.jobs)
-    ]
+    twice = [job for job in answered if came_again(job, by_input=False)]
     if twice:
         stage.note(f"{', '.join(map(str, twice))}: submitted again although answered")
         return "answered too"
@@ -268,9 +267,9 @@ def unanswered_jobs_come_again(stage: ClientStage, plan: Plan) -> str:
     if len(again) == len(unanswered):
         stage.count("resubmission")
         return "again"
-    if any(job.content not in unmistakable for job in unanswered if job not in again):
-        return "alike"
     missing = [job for job in unanswered if job not in again]
+    if any(contents.count(job.content) > 1 for job in missing):
+        return "alike"
     stage.note(f"{', '.join(map(str, missing))}: not submitted again")
     return "some" if again else "never"
 
