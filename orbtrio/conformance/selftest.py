@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import functools
 import itertools
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from orbtrio.conformance import suite
+from orbtrio.conformance.examples import TYPE_EXAMPLES
 from orbtrio.conformance.model import Level, Role, Verdict
 from orbtrio.conformance.profiles import load_profile
 from orbtrio.conformance.runner import Runner
@@ -28,15 +30,19 @@ from orbtrio.conformance.search import Options
 from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.targets import SimulatedEngine
+from orbtrio.conformance.worker_bench import Bench
+from orbtrio.conformance.worker_target import SimulatedWorker
 from orbtrio.conformance.zoo.mutants import compose, mutants
+from orbtrio.conformance.zoo.worker import ModelWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orbtrio.conformance.model import CaseResult
+    from orbtrio.conformance.runner import Environment
     from orbtrio.conformance.world import World
 
-__all__ = ["SHARED", "Kills", "Selftest", "zoo_engine"]
+__all__ = ["SHARED", "Kills", "Selftest", "zoo_engine", "zoo_worker"]
 
 # Plans for a case against one mutant: its fixed examples, and some.
 _EXAMPLES: Final = 8
@@ -75,6 +81,19 @@ def zoo_engine(names: tuple[str, ...], folder: Path) -> SimulatedEngine:
     return SimulatedEngine(" + ".join(names) or "the model engine", conditions, make_world)
 
 
+def zoo_worker(names: tuple[str, ...], folder: Path, worker_type: str | None = None) -> SimulatedWorker:
+    """The model worker with these faults, as a target, of the type that the faults are about."""
+    conditions = Conditions()
+    model = compose(names, ModelWorker)
+    worker_type = worker_type or model.worker_type
+    bench = Bench(folder=folder, worker_type=worker_type, job_seconds=model.job_seconds)
+
+    def make_world() -> World:
+        return SimulatedWorld(model(conditions.secret, worker_type=worker_type))
+
+    return SimulatedWorker(" + ".join(names) or "the model worker", conditions, bench, make_world)
+
+
 class Selftest:
     """One run of the whole zoo.
 
@@ -95,7 +114,7 @@ class Selftest:
         """
         wanted = [
             name
-            for name in mutants(Role.ENGINE)
+            for name in _of_roles()
             if not self._patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns)
         ]
         complaints = []
@@ -112,7 +131,7 @@ class Selftest:
                 if mark != "killed":
                     complaints.append(f"{kills.mutant} is not killed by {' or '.join(named)}")
             for profile, case_id, text in right.result():
-                complaints.append(f"the model engine fails {case_id} under {profile}: {text}")
+                complaints.append(f"the model fails {case_id} under {profile}: {text}")
         if not self._patterns:
             complaints += _useless(found)
         if self._matrix is not None:
@@ -124,17 +143,22 @@ class Selftest:
         return 1 if complaints else 0
 
 
-def _results(names: tuple[str, ...], profile: str, examples: int) -> list[CaseResult]:
-    with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
-        target = zoo_engine(names, Path(folder))
-        options = Options(seed=0, examples=examples, seconds=3600, shrink_seconds=0, repetitions=0)
-        runner = Runner(target, load_profile(profile), options)
-        cases = [case for case in suite.all_cases().values() if case.role is Role.ENGINE]
-        return list(runner.run(cases).results)
+def _of_roles() -> list[str]:
+    return [*mutants(Role.ENGINE), *mutants(Role.WORKER)]
+
+
+def _results(target: Environment, profile: str, examples: int) -> list[CaseResult]:
+    options = Options(seed=0, examples=examples, seconds=3600, shrink_seconds=0, repetitions=0)
+    runner = Runner(target, load_profile(profile), options)
+    cases = [case for case in suite.all_cases().values() if case.role is target.role]
+    return list(runner.run(cases).results)
 
 
 def _judge_mutant(name: str) -> Kills:
-    results = _results((name,), _PROFILE, _EXAMPLES)
+    with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
+        make: Callable[..., Environment]
+        make = zoo_engine if mutants()[name].role is Role.ENGINE else zoo_worker
+        results = _results(make((name,), Path(folder)), _PROFILE, _EXAMPLES)
     failed = [result for result in results if result.verdict is Verdict.FAIL and result.level is Level.MUST]
     doubtful = [result for result in results if result.verdict is Verdict.INCONCLUSIVE]
     return Kills(
@@ -145,9 +169,23 @@ def _judge_mutant(name: str) -> Kills:
 
 
 def _judge_model() -> list[tuple[str, str, str]]:
+    return [*_judge_right(zoo_engine), *_judge_right_workers()]
+
+
+def _judge_right_workers() -> list[tuple[str, str, str]]:
+    return [
+        (profile, f"{case_id} as {worker_type}", text)
+        for worker_type in TYPE_EXAMPLES
+        for profile, case_id, text in _judge_right(functools.partial(zoo_worker, worker_type=worker_type))
+    ]
+
+
+def _judge_right(make: Callable[..., Environment]) -> list[tuple[str, str, str]]:
     complaints = []
     for profile in ("spec", "orbtrio", "hardened"):
-        for result in _results((), profile, 3 * _EXAMPLES):
+        with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
+            results = _results(make((), Path(folder)), profile, 3 * _EXAMPLES)
+        for result in results:
             if result.verdict not in (Verdict.PASS, Verdict.INFO, Verdict.SKIP):
                 found = result.counterexample
                 text = f"expected {found.expected}; seen {found.seen}" if found else result.reason
@@ -160,7 +198,9 @@ def _useless(found: list[Kills]) -> list[str]:
     must = [
         case.case_id
         for case in suite.all_cases().values()
-        if case.role is Role.ENGINE and profile.level(case) is Level.MUST and not profile.skip(case)
+        if case.role in (Role.ENGINE, Role.WORKER)
+        and profile.level(case) is Level.MUST
+        and not profile.skip(case)
     ]
     alone = {kills.by[0] for kills in found if len(kills.by) == 1}
     complaints = [
