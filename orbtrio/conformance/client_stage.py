@@ -33,9 +33,7 @@ __all__ = ["ClientStage", "Habits", "Launcher", "Request", "SubmittedJob", "Suit
 # What stands in a result of the documented types: the client's user may look at it.
 _RESULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "embedding": {"embedding": [0.6, 0.8], "shape": [2]},
-    "llm": {"response": "yes"},
-    "vlm": {"response": "yes"},
-    "caption": {"response": "a street"},
+    **{name: {"response": "a street"} for name in ("llm", "vlm", "caption")},
     "object_detection": {"detections": []},
     "segmentation": {"masks": [], "labels": [], "boxes": []},
     "video_segmentation": {
@@ -45,6 +43,10 @@ _RESULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "motion_energy": {"motion_energy": 0.5},
 }
+
+# Seconds. For the first connection of a program that has been started; between two looks at a process.
+_START_PATIENCE: Final = 60.0
+_STEP: Final = 0.1
 
 # How often, and how long each time, a program is given jobs' answers to see whether it submits more. Seconds.
 _ROUNDS: Final = 3
@@ -96,9 +98,6 @@ class SubmittedJob:
         }
         return encode([_resolved(self.fields[name], brought) for name in self.fields if name != "job_id"])
 
-    def __str__(self) -> str:
-        return f"job {self.job_id!r}"
-
 
 @attrs.define(eq=False)
 class Request:
@@ -116,7 +115,7 @@ class Request:
 
     @property
     def resources(self) -> Any:
-        """Its resources; none if it has no such field."""
+        """Its resources."""
         return self.value.get("resources", [])
 
 
@@ -158,6 +157,11 @@ class SuiteEngine(Peer):
         else:
             self.stray.append(message)
 
+    @property
+    def left_politely(self) -> bool:
+        """The client has closed the connection, as one does."""
+        return self.closed is not None and self.closed.code in (1000, 1001)
+
     def respond(self, job_id: Any, output: Any, **fields: Any) -> None:
         """Send a ``worker_response`` with this output, and these fields beside it."""
         self.send({"type": "worker_response", "job_id": job_id, "output": output, **fields})
@@ -171,16 +175,14 @@ class SuiteEngine(Peer):
 
     def answer_all(self) -> None:
         """Answer everything that is open."""
-        for job in list(self.open_jobs):
+        for job in self.open_jobs[:]:
             self.answer(job)
 
 
 def result_for(job: SubmittedJob) -> dict[str, Any]:
     """A result of the job's type."""
     job_input = job.fields.get("input")
-    result = dict(
-        _RESULTS.get(job.worker_type, {"result": "done"}) if isinstance(job.worker_type, str) else {}
-    )
+    result = dict(_RESULTS.get(str(job.worker_type), {"result": "done"}))
     if "cross_job_id" in result and isinstance(job_input, dict):
         result["cross_job_id"] = job_input.get("cross_job_id", "")
     return result
@@ -204,15 +206,13 @@ class Habits:
 
 
 class Launcher(Protocol):
-    """Who has started the client's program, and can do so again."""
+    """Who has started the program."""
 
     def restart(self) -> bool:
         """Start it anew; False if that is not ours to do."""
-        ...
 
     def ended(self) -> str:
         """How its process ended, or ``""`` while it runs, or if nobody can tell."""
-        ...
 
 
 class ClientStage(Stage):
@@ -261,12 +261,17 @@ class ClientStage(Stage):
                 self._admit(pipe)
             return condition()
 
-        return self.world.wait(seconds, admit_and_look)
+        # That a process has ended wakes nobody.
+        step = seconds if self.world.virtual else _STEP
+        end = self.world.now() + seconds
+        while not self.world.wait(max(min(step, end - self.world.now()), 0), admit_and_look):
+            if self.world.now() >= end:
+                return False
+        return True
 
     def _admit(self, pipe: Pipe) -> None:
         if self.doorman is not None:
-            self.doorman(pipe)
-            return
+            return self.doorman(pipe)
         engine = SuiteEngine(pipe, self.log, f"engine#{len(self.engines) + 1}")
         self.engines.append(engine)
         self.peers.append(engine)
@@ -278,14 +283,22 @@ class ClientStage(Stage):
 
         Raises:
             Violation: it opens none, also when it is started anew.
+            Skipped: it has left, and cannot be started anew.
         """
         self.wait(lambda: self._live() is not None or bool(self.obituary()))
-        if self._live() is None:
-            self._start_anew("the program has no connection")
+        anew = self._live() is None and self._start_anew("the program has no connection")
+        last = self.engines[-1] if self.engines else None
+        if not anew and self._live() is None and last and last.left_politely and not last.open_jobs:
+            self.skip(
+                "the program had what it wanted, and left: use --launch, so that it can be started again"
+            )
         self.expect(
             lambda: self._live() is not None,
             "the client connects to SERVER_URL, and asks for a WebSocket",
-            lambda: self._why_nobody() + self.obituary(),
+            lambda: (
+                (f"a connection that did not last: it {last.closed}" if last else "nobody") + self.obituary()
+            ),
+            within=_START_PATIENCE if anew else PROMPTLY,
         )
         engine = self._live()
         assert engine is not None
@@ -308,17 +321,15 @@ class ClientStage(Stage):
                     f"the program under test has submitted no job after {PROMPTLY:.0f} s: launch one that "
                     "submits at least a few, at best over and over"
                 )
-        # As many as are on their way anyhow.
         self._pass(self.slack / 2, lambda: len(engine.open_jobs) >= jobs or engine.closed is not None)
         return engine
 
     def collect(
         self, jobs: int, *, answers: Callable[[SuiteEngine], None] = SuiteEngine.answer_all
     ) -> SuiteEngine:
-        """A connection on which the client has submitted that many jobs, answered and open ones together.
+        """A connection on which the client has submitted that many jobs, or all that it has.
 
-        Answers are given as long as there are too few. A program that has no more than so many has ended, or
-        falls silent: what came until then has to do.
+        Answers are given as long as there are too few.
         """
         engine = self.client(jobs)
         while len(engine.jobs) < jobs and engine.closed is None and engine.open_jobs:
@@ -334,10 +345,7 @@ class ClientStage(Stage):
         return len(engine.jobs) > than
 
     def goes_on(self) -> bool:
-        """Whether the program submits more when it has been answered: then that can be demanded.
-
-        Found out once for a program, before anything strange is done to it.
-        """
+        """Whether the program submits more when it has been answered: found out once, in a quiet moment."""
         if self._habits.goes_on is None:
             self._habits.goes_on = False
             for _ in range(_ROUNDS):
@@ -369,28 +377,22 @@ class ClientStage(Stage):
         with contextlib.suppress(Violation, TargetGone):
             for engine in self.engines:
                 if engine.closed is None:
-                    engine.pipe.paused = False
                     engine.answer_all()
                     engine.close(1001, "the plan is over")
             self.world.wait(self.slack, lambda: all(engine.closed is not None for engine in self.engines))
-        for engine in self.engines:
-            engine.drop("FIN") if engine.closed is None else engine.pipe.close()
+        super().strike()
 
     def _live(self) -> SuiteEngine | None:
         return next(
             (engine for engine in reversed(self.engines) if engine.open and engine.closed is None), None
         )
 
-    def _why_nobody(self) -> str:
-        if not self.engines:
-            return "no connection"
-        last = self.engines[-1]
-        return f"no connection that lasts: {last.name} {last.closed or 'was asked for no WebSocket'}"
-
     def _submits(self, engine: SuiteEngine) -> bool:
         self.wait(lambda: bool(engine.open_jobs) or engine.closed is not None)
         return bool(engine.open_jobs)
 
-    def _start_anew(self, why: str) -> None:
-        if self._launcher is not None and self._launcher.restart():
+    def _start_anew(self, why: str) -> bool:
+        anew = self._launcher is not None and self._launcher.restart()
+        if anew:
             self.note(f"{why}: started anew")
+        return anew

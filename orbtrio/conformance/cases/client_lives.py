@@ -131,14 +131,10 @@ def _send_strange(engine: SuiteEngine, strange: str) -> None:
 def _demand_alive(stage: ClientStage, engine: SuiteEngine, expected: str) -> None:
     stage.demand(
         # A program that wants nothing more may leave.
-        engine.closed is None or (not engine.open_jobs and _left_politely(engine)),
+        engine.closed is None or (not engine.open_jobs and engine.left_politely),
         expected,
         f"{engine.name} {engine.closed}{stage.obituary()}",
     )
-
-
-def _left_politely(engine: SuiteEngine) -> bool:
-    return engine.closed is not None and engine.closed.code in (1000, 1001)
 
 
 def _demand_going_on(stage: ClientStage, engine: SuiteEngine, after: str, *, goes_on: bool) -> None:
@@ -261,7 +257,7 @@ def unanswered_jobs_come_again(stage: ClientStage, plan: Plan) -> str:
     stage.sleep(stage.slack)
     twice = [job for job in answered if came_again(job, by_input=False)]
     if twice:
-        stage.note(f"{', '.join(map(str, twice))}: submitted again although answered")
+        stage.note(f"{', '.join(repr(job.job_id) for job in twice)}: submitted again although answered")
         return "answered too"
     again = [job for job in unanswered if came_again(job)]
     if len(again) == len(unanswered):
@@ -270,7 +266,7 @@ def unanswered_jobs_come_again(stage: ClientStage, plan: Plan) -> str:
     missing = [job for job in unanswered if job not in again]
     if any(contents.count(job.content) > 1 for job in missing):
         return "alike"
-    stage.note(f"{', '.join(map(str, missing))}: not submitted again")
+    stage.note(f"{', '.join(repr(job.job_id) for job in missing)}: not submitted again")
     return "some" if again else "never"
 
 
@@ -312,7 +308,7 @@ def errors_are_lived_through(stage: ClientStage, plan: Plan) -> str:
             engine.answer(engine.open_jobs[-1 if plan["last"] else 0], error=error)
     stage.settle(engine)
     before = len(engine.jobs)
-    had_open = bool(engine.open_jobs)
+    early = engine.closed is not None and bool(engine.open_jobs)
     engine.answer_all()
     if goes_on:
         stage.wait(lambda: len(engine.jobs) > before or engine.closed is not None)
@@ -326,10 +322,10 @@ def errors_are_lived_through(stage: ClientStage, plan: Plan) -> str:
         stage.settle(engine)
     if engine.closed is None:
         return "goes on"
-    crashed = not stage.world.alive() or engine.closed.code not in (1000, 1001)
+    crashed = not stage.world.alive() or not engine.left_politely
     if crashed:
         stage.fail(
             "the client goes on, or leaves with 1000, after a job of it failed",
             f"{engine.name} {engine.closed}{stage.obituary()}",
         )
-    return "ends" if goes_on or had_open else "goes on"
+    return "ends" if goes_on or early else "goes on"

@@ -1,0 +1,103 @@
+"""What clients live through: who does passes, who falls over is told how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from wsproto.events import CloseConnection
+
+from orbtrio.conformance.model import Role, Verdict
+from orbtrio.conformance.zoo.client import ModelClient
+from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.client_judging import Brief, complaint, complaint_about, judge
+
+CASES = [f"ORB-CLI-{number:02}" for number in range(7, 11)]
+
+# What the report of each fault has to say.
+SAYS = {
+    "unknown-type-ends-it": "closed with 1002",
+    "unknown-job-crashes": "process ended",
+    "strict-answers": "submits jobs after strange messages (",
+    "hammers": "6 attempts within",
+    "steady-pause": "pauses that do not grow",
+    "only-the-newest-again": "some of what was not answered is submitted again, some is not",
+    "answered-jobs-again": "jobs that were answered are submitted again",
+    "error-crashes": "process ended",
+    "stops-at-an-error": "jobs failed, as it did before; seen: none",
+    "good-bye-at-an-error": "it says good-bye, and ends",
+}
+
+
+@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
+@pytest.mark.parametrize("case_id", CASES)
+def test_the_model_passes(case_id: str, profile: str) -> None:
+    result = judge(case_id, profile=profile)
+    assert result.verdict is (Verdict.INFO if result.level.value == "INFO" else Verdict.PASS), result
+
+
+def test_every_fault_has_its_words_and_every_case_a_fault() -> None:
+    killed = {name: known.kills[0] for name, known in mutants(Role.CLIENT).items() if known.kills[0] in CASES}
+    assert set(SAYS) == set(killed)
+    assert set(CASES) == set(killed.values())
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_a_fault_is_told_in_words(name: str) -> None:
+    assert SAYS[name] in complaint_about(name, mutants()[name].kills[0])
+
+
+def test_a_program_that_ends_when_it_has_what_it_wants_is_no_failure() -> None:
+    assert judge("ORB-CLI-08", Brief).reading == judge("ORB-CLI-09", Brief).reading == "ends"
+    for case_id in ("ORB-CLI-07", "ORB-CLI-10"):
+        # Once it was found out that it does not go on, it is gone, and nobody starts it again here.
+        assert "use --launch" in judge(case_id, Brief).reason
+
+
+def test_jobs_that_cannot_be_told_apart_are_nobodys_fault() -> None:
+    class Alike(ModelClient):
+        def input_for(self, number: int, resources: list[dict[str, Any]]) -> dict[str, Any]:
+            return {"text": "hello"}
+
+        def resources_for(self, number: int) -> list[dict[str, Any]]:
+            return []
+
+        def jobs_to_repeat(self) -> list[Any]:
+            self.waiting.clear()
+            return []
+
+    assert judge("ORB-CLI-09", Alike).reading == "alike"
+
+
+def test_a_client_that_forgets_its_jobs_is_read_so() -> None:
+    class Forgets(ModelClient):
+        def jobs_to_repeat(self) -> list[Any]:
+            self.waiting.clear()
+            return []
+
+    assert judge("ORB-CLI-09", Forgets).reading == "never"
+
+
+def test_who_leaves_with_its_last_answer_lives_through_everything() -> None:
+    class TwoLives(Brief):
+        def lose(self) -> None:
+            if self.numbers == 1:
+                self.numbers = 2
+                self.host.call_at(self.host.now() + 0.1, self.again)
+
+        def again(self) -> None:
+            self.numbers = 0
+            self.connect()
+
+    for case_id in ("ORB-CLI-07", "ORB-CLI-10"):
+        assert judge(case_id, TwoLives).verdict is Verdict.PASS
+
+
+def test_who_closes_with_another_code_has_fallen_over() -> None:
+    class FallsOver(ModelClient):
+        def on_answer(self, job_id: Any, output: Any) -> None:
+            if "error" in output:
+                self.send_event(CloseConnection(1011))
+                self.lose()
+
+    assert "closed with 1011" in complaint("ORB-CLI-10", FallsOver)
