@@ -96,9 +96,17 @@ class EngineStage(Stage):
         self._open(worker)
         worker.send(self.registration(worker_type, size=size, latency_ms=latency_ms, **config))
         if settle:
+            self._wait_until_read(worker)
             self.barrier()
             self.demand(worker.closed is None, f"{worker.name} is accepted", str(worker.closed))
         return worker
+
+    # The canary comes another way and may overtake the registration, a pong cannot. Nobody need answer pings,
+    # though, for a worker to be registered.
+    def _wait_until_read(self, worker: SuiteWorker) -> None:
+        worker.ping(b"read")
+        self.world.wait(self.slack, lambda: bool(worker.pongs) or worker.closed is not None)
+        worker.pongs.clear()
 
     def registration(
         self, worker_type: str, *, size: Any = None, latency_ms: Any = None, **config: Any

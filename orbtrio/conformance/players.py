@@ -199,13 +199,16 @@ class SuiteWorker(Peer):
         self.send({"type": "worker_output", "output": list(entries)})
 
     def answer(self, *deliveries: Delivery, **fields: Any) -> None:
-        """Answer these jobs in one message: ``{"id", "echo": <input>}``, or ``id`` and the fields given."""
-        self.output([answer_to(delivery, fields) for delivery in deliveries])
+        """Answer these jobs in one message: ``{"id", "echo": <input>}``, or ``id`` and the fields given.
+
+        Without any job nothing is sent: an engine that answers an output with an empty batch would never end.
+        """
+        if deliveries:
+            self.output([answer_to(delivery, fields) for delivery in deliveries])
 
     def answer_all(self) -> None:
         """Answer everything it has not answered by `answer_all` before, and whatever comes, at once."""
-        if self.deliveries:
-            self.answer(*self.deliveries)
+        self.answer(*self.deliveries)
         self.auto = lambda deliveries: self.answer(*deliveries)
 
 

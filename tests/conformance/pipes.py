@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from orbtrio.conformance.world import PipeEnded, PipeStuck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class MemoryPipe:
@@ -11,7 +16,7 @@ class MemoryPipe:
     def __init__(self) -> None:
         self.received = bytearray()
         self.ended = ""
-        self.listener = lambda: None
+        self.listener: Callable[[], None] = lambda: None
         self.paused = False
         self.stuck = False
         self.other: MemoryPipe

@@ -133,7 +133,7 @@ def submit_file(client: SuiteClient, data: bytes, **options: Any) -> Job:
             "field": st.sampled_from(["filepath", "current_frame", "file"]),
             "document": st.booleans(),
             "beside": st.dictionaries(
-                st.sampled_from("abc"), st.integers() | st.text(max_size=5), max_size=3
+                st.sampled_from("abc"), st.integers(-9, 2**53) | st.text(max_size=5), max_size=3
             ),
         }
     ),

@@ -109,7 +109,7 @@ class LeakOnAnswer(ModelEngine):
         super().on_result(worker, entry)
 
 
-@mutant("leak-on-timeout", kills=("ORB-RES-09", "ORB-LIF-03"))
+@mutant("leak-on-timeout", kills=("ORB-RES-09", "ORB-TMO-03"))
 class LeakOnTimeout(ModelEngine):
     """The files of jobs whose time is over stay for ever."""
 

@@ -179,7 +179,7 @@ class LateAnswerCloses(ModelEngine):
 # --- LIF ----------------------------------------------------------------------------------------------------
 
 
-@mutant("half-the-time", kills=("ORB-LIF-01",))
+@mutant("half-the-time", kills=("ORB-TMO-01",))
 class HalfTheTime(ModelEngine):
     """Gives jobs up after half of their five minutes."""
 
@@ -187,7 +187,7 @@ class HalfTheTime(ModelEngine):
         return job.queued_at + self.job_timeout / 2
 
 
-@mutant("clock-restarts", kills=("ORB-LIF-01",))
+@mutant("clock-restarts", kills=("ORB-TMO-01",))
 class ClockRestarts(ModelEngine):
     """The time that a job was queued does not count: its five minutes begin anew when it is sent."""
 
@@ -198,7 +198,7 @@ class ClockRestarts(ModelEngine):
         job.timer = self.host.call_at(self.host.now() + self.job_timeout, lambda: self.on_timeout(job))
 
 
-@mutant("late-answers-delivered", kills=("ORB-LIF-02",))
+@mutant("late-answers-delivered", kills=("ORB-TMO-02",))
 class LateAnswersDelivered(ModelEngine):
     """A job whose time is over is answered all the same, if its worker comes back."""
 
@@ -209,7 +209,7 @@ class LateAnswersDelivered(ModelEngine):
             self.release_resources(job)
 
 
-@mutant("everybody-is-told", kills=("ORB-LIF-04",))
+@mutant("everybody-is-told", kills=("ORB-TMO-04",))
 class EverybodyIsTold(ModelEngine):
     """Sends errors of its own also to clients that never asked for them and cannot know what they are."""
 
@@ -219,7 +219,7 @@ class EverybodyIsTold(ModelEngine):
         super().tell(client, client_id, kind, text)
 
 
-@mutant("timeouts-untold", kills=("ORB-LIF-04",))
+@mutant("timeouts-untold", kills=("ORB-TMO-04",))
 class TimeoutsUntold(ModelEngine):
     """Tells nobody that a job's time is over, not even those who asked for it."""
 

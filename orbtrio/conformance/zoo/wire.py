@@ -325,10 +325,11 @@ class WebSocketServer:
     def on_keepalive(self, connection: Connection) -> None:
         """A peer that says nothing is asked whether it lives."""
         now = self.host.now()
-        silent = now - connection.heard_at
-        if silent < self.keepalive_seconds:
+        due = connection.heard_at + self.keepalive_seconds
+        # What is left may be too little to move the clock, and then would be left for ever.
+        if now < due and now + (due - now) > now:
             connection.pinged_at = None
-            self.call_later(connection, self.keepalive_seconds - silent, self.on_keepalive)
+            self.call_later(connection, due - now, self.on_keepalive)
         elif connection.pinged_at is not None and connection.heard_at < connection.pinged_at:
             self.on_dead_peer(connection)
         else:

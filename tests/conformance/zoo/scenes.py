@@ -350,7 +350,7 @@ def odd_answers(world: SimulatedWorld) -> Any:
     return told(asker), after(world, 1, one, two)
 
 
-@scene("ORB-OUT-12", "ORB-LIF-02", "ORB-LIF-04", "ORB-LIF-01")
+@scene("ORB-OUT-12", "ORB-TMO-02", "ORB-TMO-04", "ORB-TMO-01")
 def late(world: SimulatedWorld) -> Any:
     one, asker, other = worker(world, max_unanswered_batches=1), client(world), client(world, "engine_errors")
     asker.say(request("a"))
@@ -363,7 +363,7 @@ def late(world: SimulatedWorld) -> Any:
     return before, told(asker), told(other), after(world, 300, one)
 
 
-@scene("ORB-LIF-01 queued")
+@scene("ORB-TMO-01 queued")
 def queued_time_counts(world: SimulatedWorld) -> Any:
     asker = client(world, "engine_errors")
     asker.say(request("a"))
@@ -421,7 +421,7 @@ def until_the_last_job(world: SimulatedWorld) -> Any:
     return seen
 
 
-@scene("ORB-RES-09", "ORB-LIF-03")
+@scene("ORB-RES-09", "ORB-TMO-03")
 def files_of_the_timed_out(world: SimulatedWorld) -> Any:
     asker = client(world)
     asker.say(with_files([image()], reference()))
