@@ -29,6 +29,7 @@ from orbtrio.conformance.profiles import load_profile
 from orbtrio.conformance.selftest import Selftest
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.targets import EngineTarget, calibrate
+from orbtrio.conformance.worker_target import WorkerTarget, read_inputs
 from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -129,6 +130,31 @@ def engine(**options: Any) -> None:
     _judge(_engine_target(options), options)
 
 
+_WORKER_OPTIONS: Final = _options(
+    click.option("--type", "worker_type", help="WORKER_TYPE for the worker. Default: it knows itself."),
+    click.option(
+        "--inputs",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What the worker can do: a job's input on each line, as JSON; {image} stands for a picture's "
+        "path. Needed for types that the spec does not document.",
+    ),
+    click.option("--listen", metavar="HOST:PORT", help="Where it connects to. Default: a free port."),
+)
+
+
+@main.command(context_settings={"default_map": {"max_seconds": 30.0}})
+@click.option("--launch", metavar="CMD", required=True, help="Start a worker; SERVER_URL says where to.")
+@_WORKER_OPTIONS
+@_RUN_OPTIONS
+def worker(**options: Any) -> None:
+    """Test a worker: the suite plays its engine.
+
+    It is started with the variables of the spec's "Environment Variables (Worker)", and again when it has
+    ended, or when a case needs one whose link has never been lost.
+    """
+    _judge(_worker_target(options), options)
+
+
 @main.command()
 @click.option(
     "--launch",
@@ -155,12 +181,14 @@ def client(**options: Any) -> None:
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_ENGINE_OPTIONS
+@_WORKER_OPTIONS
 @click.option("--profile", help="Default: the one that it failed under.")
 def replay(file: Path, **options: Any) -> None:
     """Play a stored counterexample again, against the target that is given now."""
     stored = report.load_counterexample(file)
     case = _case(stored.case_id)
-    target = _client_target(options) if stored.role is Role.CLIENT else _engine_target(options)
+    makers = {Role.ENGINE: _engine_target, Role.WORKER: _worker_target, Role.CLIENT: _client_target}
+    target = makers[stored.role](options)
     wanted = suite.Wanted(profile=options["profile"] or stored.profile, cases=(case.case_id,))
     try:
         _prepare(target)
@@ -258,6 +286,8 @@ def _prepare(target: Environment) -> float:
         calibrate(target)
     if isinstance(target, ClientTarget):
         calibrate_client(target)
+    if isinstance(target, WorkerTarget):
+        target.calibrate()
     return target.slack
 
 
@@ -285,17 +315,34 @@ def _engine_target(options: dict[str, Any]) -> Any:
 
 
 def _client_target(options: dict[str, Any]) -> ClientTarget:
-    listen = None
-    if options.get("listen"):
-        host, _, port = options["listen"].rpartition(":")
-        if not host or not port.isdecimal():
-            raise click.UsageError("--listen looks like 127.0.0.1:5000")
-        suite.check_host(host, own=False)
-        listen = host, int(port)
+    listen = _listen(options)
     if not options["launch"] and listen is None:
         raise click.UsageError("say which client: --launch a program, or --listen for one that you start")
     conditions = Conditions(token=os.environ.get("CLIENT_TOKEN"), patience=options["max_wait"])
     return ClientTarget(conditions, command=options["launch"], listen=listen)
+
+
+def _worker_target(options: dict[str, Any]) -> WorkerTarget:
+    if not options["launch"]:
+        raise click.UsageError("say which worker: --launch a program")
+    conditions = Conditions(secret=os.environ.get("WORKER_SECRET") or secrets.token_urlsafe(16))
+    return WorkerTarget(
+        conditions,
+        command=options["launch"],
+        listen=_listen(options),
+        worker_type=options["worker_type"],
+        inputs=read_inputs(options["inputs"]) if options["inputs"] else (),
+    )
+
+
+def _listen(options: dict[str, Any]) -> tuple[str, int] | None:
+    if not options["listen"]:
+        return None
+    host, _, port = options["listen"].rpartition(":")
+    if not host or not port.isdecimal():
+        raise click.UsageError("--listen looks like 127.0.0.1:5000")
+    suite.check_host(host, own=False)
+    return host, int(port)
 
 
 def _new_secret(options: dict[str, Any]) -> str:

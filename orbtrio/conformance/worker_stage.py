@@ -120,9 +120,9 @@ class WorkerStage(Stage):
             link.drop(kind)
         return self.now()
 
-    def restart(self) -> None:
-        """Have a process whose back-off has not grown yet."""
-        if self.bench.restart is not None and self.bench.losses:
+    def restart(self, *, after: int = 1) -> None:
+        """Have a process that has lost fewer links than so many: its back-off has not grown yet."""
+        if self.bench.restart is not None and self.bench.losses >= after:
             if self._current is not None:
                 self._current.drop("FIN")
                 self._current = None

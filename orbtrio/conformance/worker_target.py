@@ -8,6 +8,7 @@ longer than that: after some lost links a good worker stays away for long.
 from __future__ import annotations
 
 import collections
+import json
 import secrets
 import tempfile
 import time
@@ -21,6 +22,7 @@ from orbtrio.conformance.sockets import SocketWorld, free_port
 from orbtrio.conformance.targets import Program
 from orbtrio.conformance.worker_bench import Bench
 from orbtrio.conformance.worker_stage import WorkerStage
+from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from orbtrio.conformance.stage import Conditions
     from orbtrio.conformance.world import World
 
-__all__ = ["SimulatedWorker", "WorkerTarget"]
+__all__ = ["SimulatedWorker", "WorkerTarget", "read_inputs"]
 
 # Seconds. Models are loaded before a worker registers.
 _START_PATIENCE: Final = 60.0
@@ -37,6 +39,27 @@ _LEAST_WAIT: Final = 0.5
 _PINGS: Final = 30
 _SLACK_FACTOR: Final = 5.0
 _LEAST_SLACK: Final = 0.15
+
+
+def read_inputs(file: Path) -> tuple[dict[str, Any], ...]:
+    """Inputs of jobs that a worker can do, one on each line of a file, as JSON.
+
+    Raises:
+        ConfigError: that is not what is in it.
+    """
+    inputs = []
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                job_input = json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{file}, line {number}: no JSON: {error}") from error
+            if not isinstance(job_input, dict):
+                raise ConfigError(f"{file}, line {number}: an input is a map, {{...}}")
+            inputs.append(job_input)
+    if not inputs:
+        raise ConfigError(f"{file}: there are no inputs in it")
+    return tuple(inputs)
 
 
 class _LastingWorld(SocketWorld):
