@@ -225,7 +225,7 @@ class Conversation:
             + ", ".join(f"t={response.at:.3f}" for response in job.responses),
         )
         output = job.responses[0].output
-        token = output.get("token") if isinstance(output, dict) else None
+        token = output.get("said") if isinstance(output, dict) else None
         self._stage.demand(
             token in self._of(job).right,
             f"{job} is answered with what the worker that owned it said",
@@ -277,7 +277,7 @@ class Conversation:
         worker = self._pick(self._workers, step["worker"])
         done = [delivery for delivery in worker.deliveries if self._has_answered(delivery)] if worker else []
         if worker is not None and done:
-            worker.output([{"id": done[-1].id, "token": "said twice"}])
+            worker.output([{"id": done[-1].id, "said": "once more"}])
 
     # Only where it is certain that the job is not just on its way to this worker.
     def _foreign(self, step: dict[str, Any]) -> None:
@@ -291,7 +291,7 @@ class Conversation:
         ]
         if worker is not None and others:
             delivery = others[step["job"] % len(others)]
-            worker.output([{"id": delivery.id, "token": "not its owner"}])
+            worker.output([{"id": delivery.id, "said": "by another"}])
             if delivery.worker.closed is not None:
                 self._stage.count("late answer")
 
@@ -366,7 +366,7 @@ class Conversation:
         if len(delivery.job.deliveries) > 1:
             self._stage.count("redelivery")
         self._check_file(delivery)
-        return {"id": delivery.id, "token": token, **({"error": "no such luck"} if error else {})}
+        return {"id": delivery.id, "said": token, **({"error": "no such luck"} if error else {})}
 
     # Of a client that is gone nobody needs the answer, nor the file.
     def _check_file(self, delivery: Delivery) -> None:

@@ -15,8 +15,12 @@ __all__: list[str] = []
 
 _READINGS: Final = {
     "all answered": "every job of a client that was still there was answered",
+    "worn out": "only jobs that three workers or more were lost with stayed open: they were given up",
     "in flight waits": "only jobs that a lost worker had in hand stayed open: they wait for their timeout",
 }
+
+# An engine may protect its workers from a job that seems to kill them.
+_MOST_DELIVERIES: Final = 3
 
 # A worker is lost with jobs queued for it and jobs in hand; another one is there.
 _LOSS: Final[list[dict[str, Any]]] = [
@@ -37,6 +41,8 @@ def _play(stage: EngineStage, plan: Plan) -> str:
     still_open = conversation.open_jobs()
     if not still_open:
         return "all answered"
+    if all(len(job.deliveries) >= _MOST_DELIVERIES for job in still_open):
+        return "worn out"
     forgotten = [job for job in still_open if job.number not in conversation.moved]
     if not forgotten:
         return "in flight waits"
