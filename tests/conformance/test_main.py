@@ -116,3 +116,54 @@ def test_cases_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_selftest_finds_what_it_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert status("--help") == 0
     assert "selftest" in capsys.readouterr().out
+
+
+LOOPING = f"{sys.executable} -m tests.conformance.looping_client"
+
+
+def test_a_client_that_is_right_and_one_that_never_connects(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--cases", "ORB-CLI-0[1-6]", "--examples", "2", "--seed", "1"]
+    assert status("client", "--launch", LOOPING, "--profile", "hardened", *few) == 0
+    assert "ORB-CLI-03  PASS" in capsys.readouterr().out
+    assert status("client", "--launch", f"{sys.executable} -c pass", *few) == 2
+    assert "ended before it connected" in capsys.readouterr().err
+
+
+def test_a_counterexample_of_a_client_is_played_against_a_client(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stored = {
+        "format": "orbtrio.conformance.counterexample",
+        "version": 1,
+        "case": "ORB-CLI-06",
+        "role": "client",
+        "target": "x",
+        "profile": "spec",
+        "seed": 1,
+        "versions": {},
+        "plan": {"payloads": [3], "gap_ms": 0},
+        "expected": "a pong",
+        "seen": "none",
+        "at": 0.0,
+        "failures": 3,
+        "repetitions": 3,
+        "events": [],
+    }
+    (tmp_path / "ORB-CLI-06.json").write_text(json.dumps(stored))
+    assert status("replay", str(tmp_path / "ORB-CLI-06.json"), "--launch", LOOPING) == 0
+    assert "PASS ORB-CLI-06" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["client"], "--launch a program, or --listen"),
+        (["client", "--listen", "5000"], "127.0.0.1:5000"),
+        (["client", "--listen", "192.0.2.1:5000"], "another machine"),
+    ],
+)
+def test_which_client_must_be_said(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(*arguments) == 4
+    assert complaint in capsys.readouterr().err
