@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hypothesis import strategies as st
 
 from orbtrio.conformance.examples import PICTURE
-from orbtrio.conformance.model import Plan, Role, case
+from orbtrio.conformance.model import Level, Plan, Role, case
 from orbtrio.conformance.notation import diagnostic, encode
 from orbtrio.conformance.worker_stage import LONGEST_AWAY
 
@@ -63,7 +63,7 @@ _JUNK: Final[dict[str, Any]] = {
     ],
     readings={
         "goes on": "it goes on with the next batch on the same link",
-        "refuses text": "it closes with 1003, cannot accept this type of data, on a text frame, and comes back",
+        "refuses text": "it closes with 1003 (cannot accept this data) on a text frame, and comes back",
         "comes back": "it drops the link, and comes back",
     },
     seconds=2,
@@ -311,6 +311,7 @@ def _shown(stage: WorkerStage, message: Any) -> str:
     "ORB-WRK-12",
     "Jobs of a lost link are not answered on the next",
     role=Role.WORKER,
+    level=Level.SHOULD,
     sentences=("S7.5", "P-23"),
     plans=st.fixed_dictionaries(
         {"jobs": st.integers(1, 5), "end": st.sampled_from(_ENDS), "after_ms": st.sampled_from([0, 0, 2])}

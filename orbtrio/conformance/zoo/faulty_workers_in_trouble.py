@@ -38,6 +38,15 @@ class DeafAfterJunk(ModelWorker):
             super().on_message(data)
 
 
+@mutant("worker-hangs-up-on-junk", kills=("ORB-WRK-09",), role=Role.WORKER)
+class HangsUpOnJunk(ModelWorker):
+    """Drops its link, and every job in it, when a message makes no sense."""
+
+    def on_junk(self) -> None:
+        self.link.close()
+        self.lose()
+
+
 @mutant("worker-never-comes-back", kills=("ORB-WRK-10",), role=Role.WORKER)
 class NeverComesBack(ModelWorker):
     """Stays away once its link is lost."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.zoo.mutants import mutant
-from orbtrio.conformance.zoo.worker import ModelWorker
+from orbtrio.conformance.zoo.worker import BadInput, ModelWorker
 
 __all__: list[str] = []
 
@@ -26,6 +26,16 @@ class EmbeddingOfManyLengths(ModelWorker):
 
     def embedding(self, content: bytes) -> dict[str, Any]:
         return {"embedding": [float(byte) for byte in content], "shape": [len(content)]}
+
+
+@mutant("embedding-without-texts", kills=("ORB-WRK-17",), role=Role.WORKER)
+class EmbeddingWithoutTexts(ModelWorker):
+    """Embeds pictures only."""
+
+    def result(self, job_input: dict[str, Any]) -> dict[str, Any]:
+        if "filepath" not in job_input:
+            raise BadInput("filepath: expected a path")
+        return super().result(job_input)
 
 
 @mutant("llm-in-tokens", kills=("ORB-WRK-18",), role=Role.WORKER)
