@@ -115,7 +115,9 @@ class EngineStage(Stage):
         if size is not None:
             config["max_batch_size"] = size
         if latency_ms is not None:
-            config["max_latency_ms"] = latency_ms
+            # In the target's time, so that it is what the case means in ours.
+            fast = type(latency_ms) is int and self.conditions.rate != 1
+            config["max_latency_ms"] = round(latency_ms * self.conditions.rate) if fast else latency_ms
         return {
             "type": "i_am_worker",
             "worker_secret": self.conditions.secret,

@@ -38,6 +38,7 @@ class Conditions:
         unknown_type: One that it does not recognise; None if it recognises all.
         path: Of the WebSocket.
         job_timeout: Seconds until the target gives a job up.
+        rate: How many times as fast as ours the target's clock runs.
         patience: Longest wait that a case may plan, in seconds. One that needs longer is skipped.
         files: Whether the target's files can be seen from here.
         queue_limit: Jobs that it queues for a worker.
@@ -59,6 +60,7 @@ class Conditions:
     unknown_type: str | None = "no_such_type_of_worker"
     path: str = "/ws"
     job_timeout: float = 300.0
+    rate: float = 1.0
     patience: float = 30.0
     files: bool = True
     queue_limit: int = 1000
