@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from orbtrio.conformance import suite
+from orbtrio.conformance.client_target import SimulatedClient
 from orbtrio.conformance.examples import TYPE_EXAMPLES
 from orbtrio.conformance.model import Level, Role, Verdict
 from orbtrio.conformance.profiles import load_profile
@@ -32,20 +33,21 @@ from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.targets import SimulatedEngine
 from orbtrio.conformance.worker_bench import Bench
 from orbtrio.conformance.worker_target import SimulatedWorker
+from orbtrio.conformance.zoo.client import ModelClient
 from orbtrio.conformance.zoo.mutants import compose, mutants
 from orbtrio.conformance.zoo.worker import ModelWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from orbtrio.conformance.model import CaseResult
     from orbtrio.conformance.runner import Environment
     from orbtrio.conformance.world import World
 
-__all__ = ["SHARED", "Kills", "Selftest", "zoo_engine", "zoo_worker"]
+__all__ = ["SHARED", "Kills", "Selftest", "zoo_client", "zoo_engine", "zoo_worker"]
 
 # Plans for a case against one mutant: its fixed examples, and some.
-_EXAMPLES: Final = 8
+_EXAMPLES: Final = 4
 _PROFILE: Final = "hardened"
 
 # Cases that weigh MUST and kill nothing alone, with the reason.
@@ -92,6 +94,21 @@ def zoo_worker(names: tuple[str, ...], folder: Path, worker_type: str | None = N
         return SimulatedWorld(model(conditions.secret, worker_type=worker_type))
 
     return SimulatedWorker(" + ".join(names) or "the model worker", conditions, bench, make_world)
+
+
+def zoo_client(names: tuple[str, ...], folder: Path) -> SimulatedClient:
+    """The model client with these faults, as a target; it has no files."""
+    model = compose(names, ModelClient)
+    return SimulatedClient(
+        " + ".join(names) or "the model client", Conditions(), lambda: SimulatedWorld(model())
+    )
+
+
+_ZOO: Final[Mapping[Role, Callable[[tuple[str, ...], Path], Environment]]] = {
+    Role.ENGINE: zoo_engine,
+    Role.WORKER: zoo_worker,
+    Role.CLIENT: zoo_client,
+}
 
 
 class Selftest:
@@ -144,7 +161,7 @@ class Selftest:
 
 
 def _of_roles() -> list[str]:
-    return [*mutants(Role.ENGINE), *mutants(Role.WORKER)]
+    return [name for role in Role for name in mutants(role)]
 
 
 def _results(target: Environment, profile: str, examples: int) -> list[CaseResult]:
@@ -157,7 +174,7 @@ def _results(target: Environment, profile: str, examples: int) -> list[CaseResul
 def _judge_mutant(name: str) -> Kills:
     with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
         make: Callable[..., Environment]
-        make = zoo_engine if mutants()[name].role is Role.ENGINE else zoo_worker
+        make = _ZOO[mutants()[name].role]
         results = _results(make((name,), Path(folder)), _PROFILE, _EXAMPLES)
     failed = [result for result in results if result.verdict is Verdict.FAIL and result.level is Level.MUST]
     doubtful = [result for result in results if result.verdict is Verdict.INCONCLUSIVE]
@@ -169,7 +186,7 @@ def _judge_mutant(name: str) -> Kills:
 
 
 def _judge_model() -> list[tuple[str, str, str]]:
-    return [*_judge_right(zoo_engine), *_judge_right_workers()]
+    return [*_judge_right(zoo_engine), *_judge_right_workers(), *_judge_right(zoo_client)]
 
 
 def _judge_right_workers() -> list[tuple[str, str, str]]:
@@ -198,9 +215,7 @@ def _useless(found: list[Kills]) -> list[str]:
     must = [
         case.case_id
         for case in suite.all_cases().values()
-        if case.role in (Role.ENGINE, Role.WORKER)
-        and profile.level(case) is Level.MUST
-        and not profile.skip(case)
+        if profile.level(case) is Level.MUST and not profile.skip(case)
     ]
     alone = {kills.by[0] for kills in found if len(kills.by) == 1}
     complaints = [

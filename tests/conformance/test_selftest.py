@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orbtrio.conformance import selftest
 from orbtrio.conformance.model import Role
-from orbtrio.conformance.selftest import Kills, Selftest, zoo_engine
+from orbtrio.conformance.selftest import Kills, Selftest, zoo_engine, zoo_worker
 from orbtrio.conformance.zoo.mutants import mutants
 
 if TYPE_CHECKING:
@@ -46,3 +46,22 @@ def test_an_engine_of_the_zoo_says_what_it_is(tmp_path: Path) -> None:
     assert zoo_engine((), tmp_path).description == "the model engine"
     assert zoo_engine(("debounced-timer",), tmp_path).description == "debounced-timer"
     assert set(mutants(Role.ENGINE)) <= set(mutants())
+
+
+def test_the_faulty_clients_are_part_of_it(tmp_path: Path) -> None:
+    assert selftest.zoo_client((), tmp_path).description == "the model client"
+    assert selftest._judge_mutant("steady-pause") == Kills(mutant="steady-pause", by=("ORB-CLI-08",))
+
+
+def test_a_worker_of_the_zoo_says_what_it_is_and_has_the_type_of_its_faults(tmp_path: Path) -> None:
+    assert zoo_worker((), tmp_path).description == "the model worker"
+    assert zoo_worker(("llm-in-tokens",), tmp_path)._bench.worker_type == "llm"
+    assert zoo_worker((), tmp_path, worker_type="vlm")._bench.worker_type == "vlm"
+
+
+def test_a_faulty_worker_is_killed_by_the_case_that_it_names() -> None:
+    assert selftest._judge_mutant("worker-reads-only-id").by == ("ORB-WRK-03",)
+
+
+def test_the_model_worker_is_right() -> None:
+    assert selftest._judge_right(zoo_worker) == []

@@ -110,7 +110,8 @@ def _complaints(request: Request) -> Iterator[str]:
     role=Role.CLIENT,
     sentences=("S4.14", "S2.4", "P-30"),
     plans=st.fixed_dictionaries({"jobs": st.integers(2, 30), "answered": _ORDERS}),
-    examples=({"jobs": 12, "answered": [0]},),
+    # The second leaves the oldest job open, until the client's numbers come round.
+    examples=({"jobs": 12, "answered": [0]}, {"jobs": 40, "answered": [1, 1]}),
 )
 def open_jobs_have_different_ids(stage: ClientStage, plan: Plan) -> None:
     """The client's jobs are answered in a drawn order, so that some stay open for long. Each must have a

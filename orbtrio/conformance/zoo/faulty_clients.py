@@ -69,6 +69,14 @@ class IdsStartAgain(ModelClient):
         return f"job-{number % 2}"
 
 
+@mutant("ids-come-round", kills=("ORB-CLI-02",), role=Role.CLIENT)
+class IdsComeRound(ModelClient):
+    """Has 32 numbers for its jobs, and does not look whether one is still in use."""
+
+    def job_id(self, number: int) -> Any:
+        return f"job-{number % 32}"
+
+
 @mutant("no-job-id", kills=("ORB-CLI-02",), role=Role.CLIENT)
 class NoJobId(ModelClient):
     """Leaves the identifier out, for the input says it all."""

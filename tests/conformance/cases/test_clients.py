@@ -20,6 +20,7 @@ SAYS = {
     "jobs-without-type": "jobs[0].worker_type is None",
     "jobs-by-id": "`jobs` is of type dict, not a list",
     "ids-start-again": "'job-0' again",
+    "ids-come-round": "'job-0' again",
     "no-job-id": "a job without: ['input', 'worker_type']",
     "resource-sent-once": "resource 'logo', which a job refers to, is in the same request",
     "unused-resource": "is referred to by a job of its request",
