@@ -57,6 +57,7 @@ class WorkerStage(Stage):
         self._pictures: list[Path] = []
         self._links = 0
         self._made = 0
+        self._struck = False
         self._current: WorkerLink | None = None
         if bench.link is not None:
             link, bench.link = bench.link, None
@@ -232,7 +233,10 @@ class WorkerStage(Stage):
     # --- The end ---
 
     def strike(self) -> None:
-        """Leave the link in order for the next plan, or end it."""
+        """Leave the link in order for the next plan, or end it. Once."""
+        if self._struck:
+            return
+        self._struck = True
         link = self._current
         with contextlib.suppress(Violation, TargetGone):
             if link is not None and link.closed is None:
@@ -240,7 +244,7 @@ class WorkerStage(Stage):
                 left = [job for job in self.jobs if job.link is link and not job.answers]
                 self.wait(
                     lambda: all(job.answers for job in left) or link.closed is not None,
-                    self.seconds_for(len(left)) if left else 0.0,
+                    2 * self.bench.job_seconds * len(left),
                 )
                 if all(job.answers for job in left) and not link.has_ended():
                     self.bench.link = link

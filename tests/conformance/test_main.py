@@ -167,3 +167,38 @@ def test_which_client_must_be_said(
 ) -> None:
     assert status(*arguments) == 4
     assert complaint in capsys.readouterr().err
+
+
+def worker(*mutants: str) -> str:
+    faults = f" --mutants {','.join(mutants)}" if mutants else ""
+    return f"{sys.executable} -m orbtrio.conformance.zoo.worker{faults}"
+
+
+ONE_WORKER_CASE = ["--cases", "ORB-WRK-03", "--examples", "2", "--seed", "1"]
+
+
+def test_a_worker_that_is_right_wants_no_type_and_any_inputs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.write_text('{"text": "of ours"}\n')
+    assert status("worker", "--launch", worker(), "--inputs", str(inputs), *ONE_WORKER_CASE) == 0
+    assert "Every MUST that was judged holds" in capsys.readouterr().out
+
+
+def test_a_worker_that_is_wrong_and_its_counterexample_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report = str(tmp_path / "report")
+    arguments = ["--launch", worker("worker-own-batch-size"), "--type", "embedding", "--profile", "orbtrio"]
+    assert status("worker", *arguments, "--cases", "ORB-WRK-01", "--report", report) == 1
+    assert "FAIL ORB-WRK-01 (MUST)" in capsys.readouterr().out
+    assert status("replay", f"{report}/ORB-WRK-01.json", *arguments) == 1
+    assert status("replay", f"{report}/ORB-WRK-01.json", "--launch", worker()) == 0
+    assert status("replay", f"{report}/ORB-WRK-01.json") == 4
+    assert "say which worker" in capsys.readouterr().err
+
+
+def test_a_worker_is_listened_for_on_this_machine_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("worker", "--launch", worker(), "--listen", "5000") == 4
+    assert "--listen looks like" in capsys.readouterr().err
