@@ -246,6 +246,11 @@ class Runner:
             verdict, expected, seen = Verdict.FAIL, violation.expected, violation.seen
         except TargetGone as gone:
             verdict, expected, seen = Verdict.FAIL, "the target goes on running and listening", str(gone)
+        except _STRANGE as error:
+            verdict, expected = Verdict.FAIL, "messages of the shapes that the spec prints"
+            seen = (
+                f"one that the case can make nothing of ({type(error).__name__}: {error}); see the wire log"
+            )
         except Inconclusive as doubt:
             verdict, reason = Verdict.INCONCLUSIVE, str(doubt)
         at, events = stage.now(), stage.log.events()
@@ -264,6 +269,9 @@ class Runner:
             close_reason=close_reason,
         )
 
+
+# What Python raises when a message lacks a field that every sane one has. Cases look where it matters.
+_STRANGE: Final = (AttributeError, IndexError, KeyError, TypeError)
 
 _UNREACHABLE: Final = "the target cannot be reached"
 

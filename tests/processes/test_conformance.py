@@ -1,4 +1,4 @@
-"""A stock engine with faults that such engines have, as a real process: the suite names these, and no others."""
+"""A stock engine with the faults of such engines, as a real process: the suite names these, and no others."""
 
 from __future__ import annotations
 

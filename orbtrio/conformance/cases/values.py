@@ -185,7 +185,8 @@ def values_arrive_unchanged(stage: EngineStage, plan: Plan) -> str:
     # Sent in these very bytes: a half float is still one, whatever our own encoder makes of it.
     client.send(_with_value({"type": "worker_request", "jobs": [job.wire()]}, plan["input"]))
     stage.wait(lambda: bool(job.deliveries) or client.closed is not None)
-    got = job.deliveries[0].input["value"] if job.deliveries and "value" in job.deliveries[0].input else None
+    fields = job.deliveries[0].input if job.deliveries else None
+    got = fields.get("value") if isinstance(fields, dict) else None
     there = _judge(stage, f"the input of {job}", sent, got, bool(job.deliveries))
     if not job.deliveries:
         return there
