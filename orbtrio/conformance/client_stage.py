@@ -350,6 +350,8 @@ class ClientStage(Stage):
             self._habits.goes_on = False
             for _ in range(_ROUNDS):
                 engine = self.client()
+                # What comes anyhow says nothing.
+                self.sleep(self.slack)
                 before = len(engine.jobs)
                 engine.answer_all()
                 if not self.more_jobs(engine, before):

@@ -25,7 +25,7 @@ SAYS = {
     "answered-jobs-again": "jobs that were answered are submitted again",
     "error-crashes": "process ended",
     "stops-at-an-error": "jobs failed, as it did before; seen: none",
-    "good-bye-at-an-error": "it says good-bye, and ends",
+    "good-bye-at-an-error": "it says good-bye while it has open jobs",
 }
 
 
