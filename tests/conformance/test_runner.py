@@ -144,7 +144,8 @@ def test_a_case_may_be_skipped_by_itself_or_by_the_profile(target: SimulatedEngi
 def test_a_message_of_which_nothing_can_be_made_is_a_failure(target: SimulatedEngine) -> None:
     def play(stage: Stage, plan: int) -> None:
         stage.note("looks into a message")
-        {}["input"]
+        message: dict[str, object] = {}
+        message["input"]
 
     [result] = judge(target, a_case(play))
     assert result.verdict is Verdict.FAIL
