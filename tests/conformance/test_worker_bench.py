@@ -82,7 +82,7 @@ def test_a_link_that_is_taken_over_remembers_its_registration_only() -> None:
     log = WireLog(lambda: 2.0)
     known.take_over(log, "link#2")
     assert known.answers == {}
-    assert known.outputs == known.messages == known.pongs == []
+    assert (known.outputs, known.messages, known.pongs) == ([], [], [])
     assert [event.peer for event in log.events()] == ["link#2", "link#2"]
     assert '"i_am_worker"' in log.events()[1].text
     WorkerLink(MemoryPipe(), log, "silent").take_over(log, "link#3")
