@@ -117,7 +117,7 @@ def test_a_worker_comes_back_by_itself(start: Callable[..., WorkerTarget]) -> No
 def test_a_program_that_ends_tells_why(start: Callable[..., WorkerTarget]) -> None:
     target = start(command=f"{sys.executable} -c \"raise SystemExit('no model')\"")
     with pytest.raises(
-        TargetGone, match="ended before it registered: exit status 1, its last words: .*no model"
+        TargetGone, match=r"ended before it registered: exit status 1, its last words: .*no model"
     ):
         stage(target)
 
