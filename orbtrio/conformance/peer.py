@@ -73,15 +73,22 @@ class WireLog:
 
     def events(self) -> tuple[WireEvent, ...]:
         """All of it, readable."""
-        events = [
-            WireEvent(at=at, peer=peer, kind=kind, text=self._render(what))
-            for at, peer, kind, what in self._lines
-        ]
-        if self._left_out:
-            events.append(
-                WireEvent(at=self.now(), peer="", kind="--", text=f"{self._left_out} more lines left out")
-            )
-        return tuple(events)
+        return self.mark()()
+
+    def mark(self) -> Callable[[], tuple[WireEvent, ...]]:
+        """What is there now, to be rendered later."""
+        lines, left_out, now = len(self._lines), self._left_out, self.now()
+
+        def render() -> tuple[WireEvent, ...]:
+            events = [
+                WireEvent(at=at, peer=peer, kind=kind, text=self._render(what))
+                for at, peer, kind, what in self._lines[:lines]
+            ]
+            if left_out:
+                events.append(WireEvent(at=now, peer="", kind="--", text=f"{left_out} more lines left out"))
+            return tuple(events)
+
+        return render
 
     def _render(self, what: object) -> str:
         if isinstance(what, _Words):

@@ -253,13 +253,13 @@ class Runner:
             )
         except Inconclusive as doubt:
             verdict, reason = Verdict.INCONCLUSIVE, str(doubt)
-        at, events = stage.now(), stage.log.events()
+        at, log = stage.now(), stage.log.mark()
         close, close_reason = _judge_closes(stage)
         stage.strike()
         stage.world.close()
         return Outcome(
             verdict=verdict,
-            events=events,
+            log=log,
             at=at,
             reading=reading,
             expected=expected,

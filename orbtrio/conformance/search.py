@@ -48,10 +48,10 @@ class Options:
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What one plan came to."""
+    """What one plan came to. Its log is rendered only if somebody reads it: most plans pass."""
 
     verdict: Verdict
-    events: tuple[WireEvent, ...]
+    log: Callable[[], tuple[WireEvent, ...]]
     at: float
     reading: str | None = None
     expected: str = ""
@@ -59,6 +59,11 @@ class Outcome:
     reason: str = ""
     close: Verdict | None = None
     close_reason: str = ""
+
+    @property
+    def events(self) -> tuple[WireEvent, ...]:
+        """The wire log, up to where it was judged."""
+        return self.log()
 
 
 class _TimeIsUp(BaseException):

@@ -107,7 +107,7 @@ def select(role: Role, wanted: Wanted) -> list[Case]:
     for pattern in (*wanted.cases, *wanted.exclude):
         if not any(fnmatch.fnmatchcase(case.case_id, pattern) for case in of_role):
             raise ConfigError(
-                f"no case for a {role.value} under test fits {pattern!r}: "
+                f"none of the cases for {role.value}s under test fits {pattern!r}: "
                 "`python -m orbtrio.conformance list` shows them all"
             )
     return [

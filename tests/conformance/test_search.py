@@ -39,7 +39,7 @@ class Player:
     def __call__(self, case: Case, plan: Plan) -> Outcome:
         self.played.append(plan)
         verdict = self.verdict if self.fails(plan) else Verdict.PASS
-        return Outcome(verdict=verdict, events=(), at=0.0, close=Verdict.PASS, close_reason="")
+        return Outcome(verdict=verdict, log=tuple, at=0.0, close=Verdict.PASS, close_reason="")
 
 
 def search(player: Player, *, seconds: float = 60, scheduled: bool = False, **options: Any) -> Search:

@@ -22,7 +22,7 @@ def test_there_are_at_least_sixty_faulty_programs() -> None:
 def test_a_mutant_is_killed_by_the_case_that_it_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selftest, "_judge_model", list)
+    monkeypatch.setattr(selftest, "_right_programs", list)
     lines: list[str] = []
     matrix = tmp_path / "matrix.csv"
     assert Selftest(("debounced-timer",), matrix).run(lines.append) == 0
@@ -63,5 +63,7 @@ def test_a_faulty_worker_is_killed_by_the_case_that_it_names() -> None:
     assert selftest._judge_mutant("worker-reads-only-id").by == ("ORB-WRK-03",)
 
 
-def test_the_model_worker_is_right() -> None:
-    assert selftest._judge_right(zoo_worker) == []
+def test_the_model_worker_is_right_as_each_type() -> None:
+    programs = [program for program in selftest._right_programs() if program[0] is Role.WORKER]
+    assert len(programs) == 8 * 3
+    assert selftest._judge_right((Role.WORKER, "vlm", "spec")) == []
