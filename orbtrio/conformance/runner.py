@@ -232,6 +232,13 @@ class Runner:
         if self._environment.scheduled:
             plan, schedule = plan["plan"], plan["schedule"]
         stage = self._environment.stage(self.counters, schedule)
+        try:
+            return self._judged(case, plan, stage)
+        finally:
+            stage.strike()
+            stage.world.close()
+
+    def _judged(self, case: Case, plan: Plan, stage: Stage) -> Outcome:
         reading = None
         verdict, expected, seen, reason = Verdict.PASS, "", "", ""
         try:
@@ -248,19 +255,14 @@ class Runner:
             verdict, expected, seen = Verdict.FAIL, "the target goes on running and listening", str(gone)
         except _STRANGE as error:
             verdict, expected = Verdict.FAIL, "messages of the shapes that the spec prints"
-            seen = (
-                f"one that the case can make nothing of ({type(error).__name__}: {error}); see the wire log"
-            )
+            seen = f"one that the case can make nothing of, see the log ({type(error).__name__}: {error})"
         except Inconclusive as doubt:
             verdict, reason = Verdict.INCONCLUSIVE, str(doubt)
-        at, log = stage.now(), stage.log.mark()
         close, close_reason = _judge_closes(stage)
-        stage.strike()
-        stage.world.close()
         return Outcome(
             verdict=verdict,
-            log=log,
-            at=at,
+            log=stage.log.mark(),
+            at=stage.now(),
             reading=reading,
             expected=expected,
             seen=seen,
