@@ -41,6 +41,7 @@ KNOWN_BY: Final = {
     "numpy": {"orbtrio.demo.picture", "orbtrio.demo.texts", "workers.embedding"},
     "outcome": {"orbtrio.testing.driver"},
     "prometheus_client": {"orbtrio.demo.system", "orbtrio.engine.statistics"},
+    "pytest": {"orbtrio.conformance.plugin"},
     "rich": {"orbtrio.demo.__main__"},
     "skimage": {"orbtrio.demo.clip"},
     "trio_websocket": {"orbtrio.transport.websocket"},
@@ -53,11 +54,13 @@ PUBLIC_TO_WORKERS: Final = {"orbtrio", "orbtrio.errors", "orbtrio.worker"}
 INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "pathlib", "socket", "subprocess", "threading", "time"}
 MOST_LINES: Final = 400
 
+SHORT_SUITE: Final = "tests/conformance/test_main.py::test_our_own_engine_by_the_command_of_the_readme"
 SHORT_DEMO: Final = "tests/demo/test_main.py::test_a_short_video_is_answered_rightly"
 
 # Commands of README.md that .ci/run does not run as they are: the tests that start the same programs.
 STARTED_BY_TESTS: Final = {
     "WORKER_SECRET=change-me python -m orbtrio.engine": SHORT_DEMO,
+    "python -m orbtrio.conformance engine --launch 'python -m orbtrio.engine' --profile orbtrio": SHORT_SUITE,
     "WORKER_SECRET=change-me python -m workers.embedding": SHORT_DEMO,
     "WORKER_SECRET=change-me python -m workers.motion_energy": SHORT_DEMO,
 }

@@ -5,8 +5,8 @@ sentence by sentence of the spec, what holds.
     python -m orbtrio.conformance worker --launch 'CMD'
     python -m orbtrio.conformance client --launch 'CMD'
 
-It is black-box: bytes over a WebSocket, in real time against a program, or in virtual time against a target in
-this process. It shares no code with the programs that it tests.
+It is black-box: bytes over a WebSocket, in real time against a program, or in virtual time against a target
+in this process. It shares no code with the programs that it tests.
 
 To read it, follow a plan from the case that draws it to the verdict:
 
@@ -20,6 +20,6 @@ To read it, follow a plan from the case that draws it to the verdict:
 | 6 | `sockets`, `simulation`, `inprocess` | worlds: real time, a target of the zoo, our own engine |
 | 7 | `report` | what a person reads |
 
-`zoo` has programs that are wrong on purpose, `selftest` demands that each is found. `spec` knows the sentences,
-`profiles` which readings of them are right.
+`zoo` has programs that are wrong on purpose, `selftest` demands that each is found. `spec` knows the
+sentences, `profiles` which readings of them are right.
 """

@@ -124,7 +124,6 @@ class WorkerTarget:
         )
         self._world = _LastingWorld(listen=(host, port), is_alive=self._program.alive)
         self._start_seconds = _LEAST_WAIT
-        self._last: WorkerStage | None = None
 
     @property
     def slack(self) -> float:
@@ -137,16 +136,12 @@ class WorkerTarget:
         Raises:
             TargetGone: it cannot be started, or never connects.
         """
-        if self._last is not None:
-            # A case that was skipped has left it standing, and its link with it.
-            self._last.strike()
         link = self.bench.link
         if link is not None and not (self._answers(link) and self._program.alive()):
             self.bench.link = None
         stage = WorkerStage(
             self._world, self.conditions, counters, self.bench, nonce=f"job-{secrets.token_hex(4)}"
         )
-        self._last = stage
         if stage.peers or (self._program.alive() and stage.next_link(self._start_seconds) is not None):
             return stage
         self._restart()

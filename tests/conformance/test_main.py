@@ -35,6 +35,15 @@ def test_an_engine_that_is_right(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ORB-BAT-02" in output
 
 
+def test_our_own_engine_by_the_command_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    # The readme's is for all cases, which CI runs in a session of its own.
+    few = ["--cases", "ORB-OUT-0*", "--max-seconds", "5", "--seed", "1"]
+    assert (
+        status("engine", "--launch", f"{sys.executable} -m orbtrio.engine", "--profile", "orbtrio", *few) == 0
+    )
+    assert "Every MUST that was judged holds" in capsys.readouterr().out
+
+
 def test_an_engine_that_is_wrong_and_its_counterexample_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ def workers_come_and_go(stage: EngineStage, plan: Plan) -> str:
     Workers register, answer some of their jobs in any order and in several messages, repeat answers, answer
     jobs of others, and vanish in every way that a connection can end. After each step each job must have at
     most one answer, from the worker that owned it, and be with at most one live worker. At the end every
-    worker answers everything and no job may be open. A failure shows the shortest conversation that leads to it.
+    worker answers everything and no job may be open. A failure shows the shortest way to it.
     """
     return _play(stage, plan)
 
