@@ -88,7 +88,7 @@ _RUN_OPTIONS: Final = _options(
     click.option("--examples", default=200, show_default=True, help="Most plans for a case."),
     click.option(
         "--max-seconds",
-        default=90.0,
+        default=60.0,
         show_default=True,
         help="For the whole run, about.",
     ),

@@ -41,7 +41,7 @@ class Options:
 
     seed: int
     examples: int = 200
-    seconds: float = 90.0
+    seconds: float = 60.0
     shrink_seconds: float = 15.0
     repetitions: int = 3
 

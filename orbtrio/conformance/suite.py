@@ -78,7 +78,7 @@ class Wanted:
     exclude: tuple[str, ...] = ()
     seed: int | None = None
     examples: int = 200
-    seconds: float = 90.0
+    seconds: float = 60.0
     report: Path | None = None
 
 
