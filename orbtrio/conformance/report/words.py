@@ -11,6 +11,7 @@ text round. A list of bad characters would be shorter than the next hostile peer
 from __future__ import annotations
 
 import collections
+import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
@@ -87,6 +88,9 @@ AREAS: Final[Mapping[str, str]] = {
 }
 
 _LONGEST_LINE: Final = 2000
+
+# Four words and more, with a capital or a quoted name in front: no line of code, no key of a list.
+_IN_WORDS: Final = re.compile(r"[A-Z`](?!.*//)(\S+\s+){3,}\S")
 
 
 def visible(text: str, longest: int | None = None) -> str:
@@ -189,7 +193,10 @@ def failure_block(
 
 def headline(result: CaseResult, citations: Sequence[Citation]) -> str:
     """``FAIL ORB-REC-01 (MUST) "Connection Lifecycle": "On disconnect: …"``."""
-    pinned = visible(str(citations[0]) if citations else result.case.title)
+    # A line of a type says little by itself; most cases pin a sentence in words, too.
+    spoken = [citation for citation in citations if _IN_WORDS.match(citation.text)]
+    lead = next(iter(spoken or citations), None)
+    pinned = visible(result.case.title if lead is None else str(lead))
     return f"{result.verdict.value} {visible(result.case.case_id)} ({result.level.value}) {pinned}"
 
 

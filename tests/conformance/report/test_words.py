@@ -187,3 +187,10 @@ def test_a_recommendation_that_is_not_followed_fails_nothing() -> None:
     assert [step.split()[0] for step in steps] == ["Every", "1", "1", "The"]
     assert "This does not fail the run" in steps[1]
     assert steps[-1] == "The whole report: out/index.html"
+
+
+def test_a_headline_quotes_a_sentence_in_words_rather_than_a_line_of_code() -> None:
+    texts = {"S1": "type: 'image',", "S2": "Max jobs // of a batch here", "S3": "`size` must be above zero"}
+    result = make_result(Verdict.FAIL, case=attrs.evolve(make_case(), sentences=("S1", "S2", "S3")))
+    line = headline(result, cite(result.case, texts.__getitem__, lambda sentence_id: "Section"))
+    assert line.endswith('"Section": "`size` must be above zero"')
