@@ -66,7 +66,7 @@ SHARED: Final[dict[str, str]] = {
     "ORB-BAT-05": "an empty batch is a message that ORB-REG-01 does not allow while there are no jobs",
     "ORB-BAT-07": "two jobs of one id are told apart by nobody, neither here nor in ORB-SEC-01",
     "ORB-BAT-09": "order is also what sessions rely on (ORB-SES-02) and what leftovers keep (ORB-BAT-04)",
-    "ORB-BAT-13": "a worker that never gets a second batch starves each case that leaves the first unanswered",
+    "ORB-BAT-13": "without a second batch each case starves that leaves the first unanswered",
     "ORB-OUT-01": "an answer too many, or for everybody, disturbs each case that counts answers",
     "ORB-OUT-03": "answers in several messages (ORB-OUT-08) come out of order, too",
     "ORB-OUT-04": "a second answer is a late one: ORB-OUT-12 and the timeouts see it as well",
@@ -80,10 +80,10 @@ SHARED: Final[dict[str, str]] = {
     "ORB-TMO-02": "the other half of ORB-OUT-12",
     "ORB-REC-03": "jobs without a successor are also lost to ORB-REC-06, in which all workers go",
     "ORB-MUL-01": "who feeds one worker only stops when that is stuck: ORB-MUL-03",
-    "ORB-MUL-02": "a job at the wrong worker is missed by each case that expects it to wait for the right one",
+    "ORB-MUL-02": "a job at the wrong worker is missed by each case in which it waits for the right one",
     "ORB-MUL-03": "see ORB-MUL-01",
     "ORB-SEC-01": "an answer for everybody disturbs each case that counts answers",
-    "ORB-SEC-04": "who waits for one worker waits for that of ORB-BAT-10, which leaves a thousand jobs waiting",
+    "ORB-SEC-04": "who waits for one worker waits for that of ORB-BAT-10, which leaves a thousand jobs",
 }
 
 
