@@ -220,8 +220,8 @@ class Runner:
         )
 
     def play(self, case: Case, plan: Plan) -> Outcome:
-        """Play one plan; for replays."""
-        return self._play(case, plan)
+        """Play one plan; for replays, at whatever target it was found."""
+        return self._play(case, fit(plan, scheduled=self._environment.scheduled))
 
     def _seed(self, case: Case) -> int:
         return self._options.seed ^ zlib.crc32(case.case_id.encode())

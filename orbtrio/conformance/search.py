@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from orbtrio.conformance.model import Case, Plan, WireEvent
 
-__all__ = ["Options", "Outcome", "Search"]
+__all__ = ["Options", "Outcome", "Search", "fit"]
 
 # Worst first: a case is as good as its worst plan.
 _SEVERITY: Final = [Verdict.FAIL, Verdict.NON_STRICT, Verdict.INFO, Verdict.PASS]
@@ -75,6 +75,14 @@ class _Failed(Exception):
     pass
 
 
+def fit(plan: Plan, *, scheduled: bool) -> Plan:
+    """A plan as an environment takes it, with or without a schedule, wherever it was found."""
+    has_schedule = isinstance(plan, dict) and plan.keys() == {"plan", "schedule"}
+    if has_schedule == scheduled:
+        return plan
+    return {"plan": plan, "schedule": 0} if scheduled else plan["plan"]
+
+
 class Search:
     """The search for a plan that fails.
 
@@ -117,8 +125,7 @@ class Search:
         """Try the fixed ones, then drawn ones, until one fails or the time is up."""
         try:
             for plan in fixed:
-                if self._scheduled and "schedule" not in plan:
-                    plan = {"plan": plan, "schedule": 0}
+                plan = fit(plan, scheduled=self._scheduled)
                 # Not shrunk: it was written by a person, or shrunk before.
                 if self._try(plan).verdict is Verdict.FAIL:
                     return

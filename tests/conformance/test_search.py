@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from orbtrio.conformance.model import Case, Level, Plan, Role, Verdict
-from orbtrio.conformance.search import Options, Outcome, Search
+from orbtrio.conformance.search import Options, Outcome, Search, fit
 
 LISTS = st.lists(st.integers(0, 100), max_size=8)
 
@@ -117,6 +117,14 @@ def test_a_schedule_is_drawn_with_each_plan() -> None:
     assert player.played[0] == {"plan": [1], "schedule": 0}
     assert found.best is not None
     assert found.best[0] == {"plan": [], "schedule": 1001}
+
+
+@pytest.mark.parametrize("plan", [[1], None, {"plan": 1}, 7])
+def test_a_plan_fits_wherever_it_was_found(plan: Plan) -> None:
+    wrapped = fit(plan, scheduled=True)
+    assert wrapped == {"plan": plan, "schedule": 0}
+    assert fit(wrapped, scheduled=True) is wrapped
+    assert fit(wrapped, scheduled=False) == fit(plan, scheduled=False) == plan
 
 
 def test_what_is_wrong_with_a_case_itself_is_raised() -> None:
