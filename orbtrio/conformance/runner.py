@@ -27,7 +27,7 @@ from orbtrio.conformance.model import (
     Verdict,
     Violation,
 )
-from orbtrio.conformance.search import Outcome, Search
+from orbtrio.conformance.search import Outcome, Search, fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
