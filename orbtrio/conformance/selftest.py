@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import itertools
 import multiprocessing
 import os
 import tempfile
@@ -106,11 +105,9 @@ def zoo_engine(names: tuple[str, ...], folder: Path) -> SimulatedEngine:
     """The model engine with these faults, as a target; its files go below a folder."""
     conditions = Conditions()
     model = compose(names)
-    numbers = itertools.count()
 
     def make_world() -> World:
-        root = folder / str(next(numbers))
-        root.mkdir()
+        root = Path(tempfile.mkdtemp(dir=folder))
         return SimulatedWorld(model(root, secret=conditions.secret))
 
     return SimulatedEngine(" + ".join(names) or "the model engine", conditions, make_world)

@@ -83,6 +83,8 @@ class Life:
         self.epoch = 0
         self.errors: list[str] = []
         self._baseline = 0
+        # Of other engines in this process, whatever keeps them alive.
+        self._foreign = _count_objects()
         self._begun = time.monotonic()
         self._told = self._begun
 
@@ -278,11 +280,8 @@ class Life:
             self._check_objects()
 
     def _check_objects(self) -> None:
-        gc.collect()
-        names = Counter(type(thing).__name__ for thing in gc.get_objects())
-        kept = {name: names[name] for name in _COUNTED if names[name]}
-        if kept:
-            self.oracle.fail(f"everybody has gone, and the engine keeps {kept}")
+        if kept := _count_objects() - self._foreign:
+            self.oracle.fail(f"everybody has gone, and the engine keeps {dict(kept)}")
 
     # -------------------------------------------------------------------------------------------------- quiet
 
@@ -308,3 +307,9 @@ class Life:
             self.oracle.forget()
         else:
             await trio.sleep(length)
+
+
+def _count_objects() -> Counter[str]:
+    gc.collect()
+    names = Counter(type(thing).__name__ for thing in gc.get_objects())
+    return Counter({name: names[name] for name in _COUNTED if names[name]})

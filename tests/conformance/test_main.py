@@ -65,7 +65,7 @@ def test_a_target_that_does_not_start(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_target_that_does_nothing_at_all(capsys: pytest.CaptureFixture[str]) -> None:
-    assert status("engine", "--launch", zoo("any-secret", "secret-echoed"), "--types", "a,b,c,d", *FAST) == 2
+    assert status("engine", "--launch", zoo(), "--types", "a,b,c,d", *FAST) == 2
     assert "does not do the simplest job" in capsys.readouterr().err
 
 

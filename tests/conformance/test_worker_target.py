@@ -82,17 +82,6 @@ def test_a_worker_that_died_is_started_again(start: Callable[..., WorkerTarget])
     assert pid(target) != dead
 
 
-def test_a_stage_that_was_never_struck_leaves_its_link(start: Callable[..., WorkerTarget]) -> None:
-    target = start()
-    skipped = stage(target)
-    link = skipped.link()
-    following = stage(target)
-    assert following.link() is link
-    following.barrier()
-    skipped.strike()
-    assert not link.has_ended()
-
-
 def test_a_worker_that_stays_away_is_started_again(start: Callable[..., WorkerTarget]) -> None:
     target = start("worker-never-comes-back")
     first = stage(target)

@@ -98,7 +98,7 @@ def clients_come_and_go(stage: EngineStage, plan: Plan) -> str:
 @case(
     "ORB-CNV-03",
     "Strangers and workers that send rubbish: nobody else's job is lost, doubled or misdelivered",
-    sentences=("P-7", "P-53", "B-23"),
+    sentences=("P-7", "P-53"),
     readings=_READINGS,
     plans=programs("worker", "submit", "submit", "answer", "junk", "junk", "foreign", "drop worker", "wait"),
     seconds=4,

@@ -90,7 +90,7 @@ AREAS: Final[Mapping[str, str]] = {
 _LONGEST_LINE: Final = 2000
 
 # Four words and more, with a capital or a quoted name in front: no line of code, no key of a list.
-_IN_WORDS: Final = re.compile(r"[A-Z`](?!.*//)(\S+\s+){3,}\S")
+_IN_WORDS: Final = re.compile(r"[A-Z`](?!.*(//|,$| OR$))(\S+\s+){3,}\S")
 
 
 def visible(text: str, longest: int | None = None) -> str:
