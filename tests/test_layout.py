@@ -29,6 +29,7 @@ KNOWN_BY: Final = {
     "cbor2": {"orbtrio.protocol.codec"},
     "click": {
         "orbtrio.conformance.__main__",
+        "orbtrio.conformance.options",
         "orbtrio.demo.__main__",
         "orbtrio.engine.config",
         "orbtrio.worker.program",

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 try:
-    import hypothesis  # noqa: F401
+    import hypothesis
 except ModuleNotFoundError:
     sys.exit("the conformance suite needs more than an engine does: pip install 'orbtrio[conformance]'")
 
@@ -25,6 +27,7 @@ from orbtrio.conformance import report, spec, suite
 from orbtrio.conformance.client_target import ClientTarget, calibrate_client
 from orbtrio.conformance.inprocess import InProcessEngine
 from orbtrio.conformance.model import Role, TargetGone, Verdict, Violation
+from orbtrio.conformance.options import ENGINE_OPTIONS, RUN_OPTIONS, WORKER_OPTIONS
 from orbtrio.conformance.profiles import load_profile
 from orbtrio.conformance.selftest import Selftest
 from orbtrio.conformance.stage import Conditions
@@ -33,7 +36,7 @@ from orbtrio.conformance.worker_target import WorkerTarget, read_inputs
 from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from orbtrio.conformance.model import Case
     from orbtrio.conformance.runner import Environment
@@ -58,6 +61,9 @@ def main() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program: `main`, with exit statuses of our own, for click's 2 says something of the target here."""
+    # Whoever ends us must not leave the target running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    hypothesis.configuration.set_hypothesis_home_dir(tempfile.gettempdir())
     try:
         sys.exit(main(arguments, prog_name="python -m orbtrio.conformance", standalone_mode=False) or 0)
     except (ConfigError, report.CounterexampleError) as error:
@@ -71,91 +77,18 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_RUN_OPTIONS: Final = _options(
-    click.option("--profile", default="spec", show_default=True, help="spec, orbtrio, hardened; or a file."),
-    click.option("--cases", multiple=True, metavar="PATTERN", help="Only these, e.g. 'ORB-BAT-*'."),
-    click.option("--exclude", multiple=True, metavar="PATTERN", help="Not these."),
-    click.option("--seed", type=int, help="For the same plans once more; printed by each run."),
-    click.option("--examples", default=200, show_default=True, help="Most plans for a case."),
-    click.option(
-        "--max-seconds",
-        default=60.0,
-        show_default=True,
-        help="For the whole run, about.",
-    ),
-    click.option(
-        "--report",
-        "folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Write index.html, report.json, junit.xml, summary.md and counterexamples there. What failed "
-        "there before is tried first.",
-    ),
-)
-
-_ENGINE_OPTIONS: Final = _options(
-    click.option("--url", help="Where an engine listens, e.g. ws://127.0.0.1:5000/ws."),
-    click.option("--launch", metavar="CMD", help="Start an engine, with SERVER_PORT set to a free port."),
-    click.option("--in-process", is_flag=True, help="orbtrio's own engine, in virtual time."),
-    click.option(
-        "--types",
-        help="Worker types that the engine recognises, with commas. Default: the documented eight.",
-    ),
-    click.option(
-        "--job-timeout",
-        default=300.0,
-        show_default=True,
-        help="Seconds after which the target gives a job up, if it can be set to less.",
-    ),
-    click.option(
-        "--max-wait",
-        default=12.0,
-        show_default=True,
-        help="Longest wait of a case in seconds; cases that need longer are skipped.",
-    ),
-    click.option(
-        "--faketime",
-        default=1.0,
-        metavar="RATE",
-        help="Run the target's clock so many times as fast, with libfaketime, and judge what takes minutes "
-        "(the job timeout); 20 is a good rate. Needs --launch.",
-    ),
-    click.option("--i-own-this-host", is_flag=True, help="Allow a target that is not this machine."),
-)
-
-
 @main.command()
-@_ENGINE_OPTIONS
-@_RUN_OPTIONS
+@ENGINE_OPTIONS
+@RUN_OPTIONS
 def engine(**options: Any) -> None:
     """Test an engine: the suite plays its workers and clients."""
     _judge(_engine_target(options), options)
 
 
-_WORKER_OPTIONS: Final = _options(
-    click.option("--type", "worker_type", help="WORKER_TYPE for the worker. Default: it knows itself."),
-    click.option(
-        "--inputs",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="What the worker can do: a job's input on each line, as JSON; {image} stands for a picture's "
-        "path. Needed for types that the spec does not document.",
-    ),
-    click.option("--listen", metavar="HOST:PORT", help="Where it connects to. Default: a free port."),
-)
-
-
 @main.command(context_settings={"default_map": {"max_seconds": 30.0}})
 @click.option("--launch", metavar="CMD", required=True, help="Start a worker; SERVER_URL says where to.")
-@_WORKER_OPTIONS
-@_RUN_OPTIONS
+@WORKER_OPTIONS
+@RUN_OPTIONS
 def worker(**options: Any) -> None:
     """Test a worker: the suite plays its engine.
 
@@ -178,7 +111,7 @@ def worker(**options: Any) -> None:
     show_default=True,
     help="Longest wait for the client, in seconds, for example until it connects again.",
 )
-@_RUN_OPTIONS
+@RUN_OPTIONS
 def client(**options: Any) -> None:
     """Test a client: the suite plays its engine.
 
@@ -190,20 +123,23 @@ def client(**options: Any) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@_ENGINE_OPTIONS
-@_WORKER_OPTIONS
+@ENGINE_OPTIONS
+@WORKER_OPTIONS
 @click.option("--profile", help="Default: the one that it failed under.")
 def replay(file: Path, **options: Any) -> None:
-    """Play a stored counterexample again, against the target that is given now."""
+    """Play a stored counterexample again, against the target that is given now, or else that of then.
+
+    Options of that run, as --job-timeout or --types, have to be given again.
+    """
     stored = report.load_counterexample(file)
     case = _case(stored.case_id)
     makers = {Role.ENGINE: _engine_target, Role.WORKER: _worker_target, Role.CLIENT: _client_target}
-    target = makers[stored.role](options)
+    target = makers[stored.role](_same_target(stored, options))
     wanted = suite.Wanted(profile=options["profile"] or stored.profile, cases=(case.case_id,))
     try:
         _prepare(target)
         outcome = suite.make_runner(target, wanted, seed=stored.seed).play(case, stored.plan)
-    except TargetGone as gone:
+    except (TargetGone, Violation) as gone:
         _give_up(str(gone))
     finally:
         target.close()
@@ -262,6 +198,16 @@ def selftest(mutants: tuple[str, ...], matrix: Path | None) -> None:
     sys.exit(Selftest(mutants, matrix).run(click.echo))
 
 
+def _same_target(stored: report.StoredCounterexample, options: dict[str, Any]) -> dict[str, Any]:
+    if any(options.get(name) for name in ("url", "launch", "in_process")):
+        return options
+    if stored.target.startswith("ws://"):
+        return {**options, "url": stored.target}
+    if stored.target == InProcessEngine.description:
+        return {**options, "in_process": True}
+    return {**options, "launch": stored.target}
+
+
 def _judge(target: Environment, options: dict[str, Any]) -> NoReturn:
     fast = options.get("faketime", 1.0) != 1
     wanted = suite.Wanted(
@@ -274,6 +220,12 @@ def _judge(target: Environment, options: dict[str, Any]) -> NoReturn:
         report=options["folder"],
     )
     seed = suite.draw_seed() if options["seed"] is None else options["seed"]
+    if wanted.report is not None:
+        # Before anything is started, for later it would be too late.
+        try:
+            wanted.report.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.UsageError(f"--report: {error}") from error
     console = report.Console(seed=seed, quote=spec.quote, section=spec.section, directory=wanted.report)
     try:
         # Before the target is started: a wrong profile is no reason to start anything.
@@ -319,8 +271,8 @@ def _engine_target(options: dict[str, Any]) -> Any:
     )
     if options["types"]:
         types = tuple(name.strip() for name in options["types"].split(",") if name.strip())
-        if len(types) < 4:
-            raise click.UsageError("--types needs at least four worker types: several are played at once")
+        if len(set(types)) < max(len(types), 4):
+            raise click.UsageError("--types needs at least four different worker types")
         conditions = attrs.evolve(conditions, types=types)
     if options["in_process"]:
         return InProcessEngine(conditions)
@@ -358,7 +310,8 @@ def _listen(options: dict[str, Any]) -> tuple[str, int] | None:
     host, _, port = options["listen"].rpartition(":")
     if not host or not port.isdecimal():
         raise click.UsageError("--listen looks like 127.0.0.1:5000")
-    suite.check_host(host, own=False)
+    if not 0 < int(port) < 1 << 16:
+        raise click.UsageError(f"--listen: {port} is no port")
     return host, int(port)
 
 

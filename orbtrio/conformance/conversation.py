@@ -44,6 +44,9 @@ _JUNK: Final[dict[str, Any]] = {
     "unknown id": {"type": "worker_output", "output": [{"id": "nobody's", "echo": 1}]},
 }
 
+# What a worker says about a job of another's. Whether that counts is for the profile to say.
+_BY_ANOTHER: Final = "by another"
+
 # Longer than any latency here.
 _LONG_WAIT: Final = {"do": "wait", "ms": 60}
 
@@ -113,10 +116,12 @@ class Conversation:
 
     Attributes:
         moved: Jobs that were with a worker when it went: in flight, not only queued.
+        foreign_taken: A job was answered by a worker that it was not with.
     """
 
     def __init__(self, stage: EngineStage) -> None:
         self.moved: set[int] = set()
+        self.foreign_taken = False
         self._stage = stage
         self._types = [stage.main_type, stage.other_type()]
         self._workers: list[SuiteWorker] = []
@@ -226,6 +231,9 @@ class Conversation:
         )
         output = job.responses[0].output
         token = output.get("said") if isinstance(output, dict) else None
+        if token == _BY_ANOTHER:
+            self.foreign_taken = True
+            return
         self._stage.demand(
             token in self._of(job).right,
             f"{job} is answered with what the worker that owned it said",
@@ -291,7 +299,7 @@ class Conversation:
         ]
         if worker is not None and others:
             delivery = others[step["job"] % len(others)]
-            worker.output([{"id": delivery.id, "said": "by another"}])
+            worker.output([{"id": delivery.id, "said": _BY_ANOTHER}])
             if delivery.worker.closed is not None:
                 self._stage.count("late answer")
 

@@ -271,7 +271,7 @@ class EngineStage(Stage):
 
     def _open(self, peer: Peer, **options: Any) -> None:
         self.peers.append(peer)
-        peer.ask(**{"path": self.conditions.path, **options})
+        peer.ask(**{"path": self.conditions.path, "host": self.conditions.host, **options})
         self.expect(
             lambda: peer.open or peer.closed is not None, f"{peer.name}'s WebSocket handshake is answered"
         )
@@ -280,7 +280,3 @@ class EngineStage(Stage):
     def _name(self, kind: str) -> str:
         self._names[kind] += 1
         return f"{kind}#{self._names[kind]}"
-
-
-def _gone(*peers: Peer) -> bool:
-    return any(peer.closed is not None for peer in peers)

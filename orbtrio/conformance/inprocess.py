@@ -251,7 +251,11 @@ class InProcessEngine:
 
     def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> EngineStage:
         """A fresh engine, and a stage around it."""
-        config = Config(worker_secret=self.conditions.secret)
+        config = Config(
+            worker_secret=self.conditions.secret,
+            worker_types=self.conditions.types,
+            job_timeout=self.conditions.job_timeout,
+        )
         world = FabricWorld(config, schedule)
         return EngineStage(world, self.conditions, counters, nonce="plan")
 

@@ -27,7 +27,7 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from orbtrio.conformance.model import Violation, WireEvent
-from orbtrio.conformance.notation import decode, diagnostic, encode
+from orbtrio.conformance.notation import MASK, decode, diagnostic, encode
 from orbtrio.conformance.world import PipeEnded, PipeStuck
 
 if TYPE_CHECKING:
@@ -89,6 +89,12 @@ class WireLog:
             return tuple(events)
 
         return render
+
+    def mask(self, text: str) -> str:
+        """A text without the secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
 
     def _render(self, what: object) -> str:
         if isinstance(what, _Words):

@@ -223,10 +223,13 @@ class OrbCase(pytest.Item):
         from orbtrio.conformance import spec
         from orbtrio.conformance.model import Level, Verdict
         from orbtrio.conformance.report.words import cite, failure_block
+        from orbtrio.conformance.runner import UNREACHABLE
 
         result = self.run.judge(self.case)
         verdict, must = result.verdict, result.level is Level.MUST
-        if verdict is Verdict.SKIP:
+        if verdict is Verdict.SKIP and result.reason.startswith(UNREACHABLE):
+            pytest.fail(result.reason, pytrace=False)
+        elif verdict is Verdict.SKIP:
             pytest.skip(result.reason)
         elif verdict is Verdict.INCONCLUSIVE:
             pytest.xfail(f"could not be judged: {result.reason}")

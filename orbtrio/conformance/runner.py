@@ -9,6 +9,7 @@ plan that failed is the counterexample.
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime
 import platform
 import time
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from orbtrio.conformance.search import Options
     from orbtrio.conformance.stage import Stage
 
-__all__ = ["Environment", "NothingHeard", "Reporter", "Runner"]
+__all__ = ["UNREACHABLE", "Environment", "NothingHeard", "Reporter", "Runner"]
 
 
 class Environment(Protocol):
@@ -140,7 +141,7 @@ class Runner:
             result = self.judge(case, share)
             results.append(result)
             self._reporter.finished(result)
-            if result.verdict is Verdict.SKIP and result.reason.startswith(_UNREACHABLE):
+            if result.verdict is Verdict.SKIP and result.reason.startswith(UNREACHABLE):
                 trouble = result.reason
                 break
         return SuiteResult(
@@ -167,16 +168,16 @@ class Runner:
         search = Search(case, self._play, self._options, start + seconds, scheduled=scheduled)
         try:
             search.run([*self._known.get(case.case_id, ()), *case.examples], self._seed(case))
-        except Skipped as skipped:
-            return CaseResult(case=case, level=level, verdict=Verdict.SKIP, reason=str(skipped))
         except TargetGone as gone:
-            return CaseResult(case=case, level=level, verdict=Verdict.SKIP, reason=f"{_UNREACHABLE}: {gone}")
+            if search.best is None:
+                reason = f"{UNREACHABLE}: {gone}"
+                return CaseResult(case=case, level=level, verdict=Verdict.SKIP, reason=reason)
         counterexample = None
         worst = search.worst
         outcome: Outcome | None
         if search.best is not None:
             plan, outcome = search.best
-            again = [self._play(case, plan) for _ in range(self._options.repetitions)]
+            again = self._repeat(case, plan)
             failures = sum(repeated.verdict is Verdict.FAIL for repeated in again)
             counterexample = Counterexample(
                 plan=plan,
@@ -197,13 +198,17 @@ class Runner:
             reason = (
                 "" if verdict is Verdict.FAIL else f"failed again in {failures} of {len(again)} repetitions"
             )
+        elif worst is None and search.doubtful is None and search.skipped is not None:
+            outcome, verdict, reason = search.skipped, Verdict.SKIP, search.skipped.reason
         elif worst is None:
             outcome, verdict = search.doubtful, Verdict.INCONCLUSIVE
             reason = "" if outcome is None else outcome.reason
         else:
             outcome, verdict, reason = worst, worst.verdict, worst.reason
-        if level is Level.INFO and verdict is not Verdict.INCONCLUSIVE:
+        if level is Level.INFO and verdict not in (Verdict.INCONCLUSIVE, Verdict.SKIP):
             verdict = Verdict.INFO
+            if counterexample is not None:
+                reason = f"expected: {counterexample.expected}; seen: {counterexample.seen}"
         close, close_reason = search.close
         return CaseResult(
             case=case,
@@ -226,7 +231,15 @@ class Runner:
     def _seed(self, case: Case) -> int:
         return self._options.seed ^ zlib.crc32(case.case_id.encode())
 
-    # Raises Skipped and, if no stage can be set at all, TargetGone.
+    # A target that has gone for good fails as often as it is asked.
+    def _repeat(self, case: Case, plan: Plan) -> list[Outcome]:
+        again: list[Outcome] = []
+        with contextlib.suppress(TargetGone):
+            for _ in range(self._options.repetitions):
+                again.append(self._play(case, plan))
+        return again
+
+    # Raises TargetGone if no stage can be set at all.
     def _play(self, case: Case, plan: Plan) -> Outcome:
         schedule = None
         if self._environment.scheduled:
@@ -235,7 +248,9 @@ class Runner:
         try:
             return self._judged(case, plan, stage)
         finally:
-            stage.strike()
+            # The plan has been judged; a target that makes trouble now will make it in the next one, too.
+            with contextlib.suppress(Violation, TargetGone, OSError):
+                stage.strike()
             stage.world.close()
 
     def _judged(self, case: Case, plan: Plan, stage: Stage) -> Outcome:
@@ -258,24 +273,28 @@ class Runner:
             seen = f"one that the case can make nothing of, see the log ({type(error).__name__}: {error})"
         except Inconclusive as doubt:
             verdict, reason = Verdict.INCONCLUSIVE, str(doubt)
+        except Skipped as skipped:
+            verdict, reason = Verdict.SKIP, str(skipped)
         close, close_reason = _judge_closes(stage)
+        mask = stage.log.mask
         return Outcome(
             verdict=verdict,
             log=stage.log.mark(),
             at=stage.now(),
             reading=reading,
-            expected=expected,
-            seen=seen,
-            reason=reason,
+            expected=mask(expected),
+            seen=mask(seen),
+            reason=mask(reason),
             close=close,
-            close_reason=close_reason,
+            close_reason=mask(close_reason),
         )
 
 
 # What Python raises when a message lacks a field that every sane one has. Cases look where it matters.
 _STRANGE: Final = (AttributeError, IndexError, KeyError, TypeError)
 
-_UNREACHABLE: Final = "the target cannot be reached"
+# What the reason of a skipped case begins with if the run cannot go on.
+UNREACHABLE: Final = "the target cannot be reached"
 
 
 def _judge_closes(stage: Stage) -> tuple[Verdict | None, str]:

@@ -97,6 +97,7 @@ class Search:
         best: The smallest that failed, and what it came to.
         worst: What the worst of those that did not fail came to.
         doubtful: What one that could not be judged came to.
+        skipped: What one that was skipped came to. If the first is, no more are tried.
         close: The worst that was seen of closing connections, and what was.
         played: How many.
     """
@@ -113,6 +114,7 @@ class Search:
         self.best: tuple[Plan, Outcome] | None = None
         self.worst: Outcome | None = None
         self.doubtful: Outcome | None = None
+        self.skipped: Outcome | None = None
         self.close: tuple[Verdict | None, str] = (None, "")
         self.played = 0
         self._case = case
@@ -168,6 +170,9 @@ class Search:
             raise _TimeIsUp
         outcome = self._play(self._case, plan)
         self.played += 1
+        if outcome.verdict is Verdict.SKIP and self.played == 1:
+            self.skipped = outcome
+            raise _TimeIsUp
         if outcome.close is not None and self.close[0] is not Verdict.NON_STRICT:
             self.close = (outcome.close, outcome.close_reason)
         if outcome.verdict is Verdict.FAIL:
@@ -175,6 +180,8 @@ class Search:
                 self._deadline = time.monotonic() + self._options.shrink_seconds
             if self.best is None or _size(plan) <= _size(self.best[0]):
                 self.best = (plan, outcome)
+        elif outcome.verdict is Verdict.SKIP:
+            self.skipped = outcome
         elif outcome.verdict is Verdict.INCONCLUSIVE:
             self.doubtful = outcome
         elif self.worst is None or _SEVERITY.index(outcome.verdict) <= _SEVERITY.index(self.worst.verdict):

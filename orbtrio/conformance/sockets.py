@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import selectors
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Final
 
-from orbtrio.conformance.model import TargetGone
+from orbtrio.conformance.model import Inconclusive, TargetGone
 from orbtrio.conformance.world import PipeEnded, PipeStuck, never
 
 if TYPE_CHECKING:
@@ -215,6 +216,10 @@ class SocketWorld:
         try:
             sock = socket.create_connection(self._address, timeout=_CONNECT_PATIENCE)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL):
+                raise Inconclusive(
+                    f"this machine gives us no more connections ({error}): raise ulimit -n"
+                ) from error
             host, port = self._address
             raise TargetGone(f"nothing can be reached at {host}:{port}: {error}") from error
         return self._adopt(sock)

@@ -6,6 +6,7 @@ says what must be so within a time, or that something must not happen.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
@@ -37,6 +38,7 @@ class Conditions:
         types: Worker types that it recognises, at least four. The last is the canary's.
         unknown_type: One that it does not recognise; None if it recognises all.
         path: Of the WebSocket.
+        host: What connections call the target, as ``Host`` of HTTP.
         job_timeout: Seconds until the target gives a job up.
         rate: How many times as fast as ours the target's clock runs.
         patience: Longest wait that a case may plan, in seconds. One that needs longer is skipped.
@@ -59,6 +61,7 @@ class Conditions:
     )
     unknown_type: str | None = "no_such_type_of_worker"
     path: str = "/ws"
+    host: str = "localhost"
     job_timeout: float = 300.0
     rate: float = 1.0
     patience: float = 30.0
@@ -194,7 +197,13 @@ class Stage:
     def strike(self) -> None:
         """End all connections."""
         for peer in self.peers:
+            if peer.closed is None and peer.open:
+                with contextlib.suppress(Violation):
+                    peer.close()
+        # Until the target has seen it: otherwise it might give the next plan's jobs to a peer of this one.
+        self.world.wait(self.slack, lambda: all(peer.closed or not peer.open for peer in self.peers))
+        for peer in self.peers:
             if peer.closed is None:
-                peer.drop("close")
+                peer.drop("FIN")
             else:
                 peer.pipe.close()

@@ -27,7 +27,7 @@ from orbtrio.conformance.search import Options
 from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from orbtrio.conformance.model import Case, Plan, Role, SuiteResult
     from orbtrio.conformance.runner import Environment, Reporter
@@ -38,7 +38,6 @@ __all__ = [
     "all_cases",
     "check_host",
     "draw_seed",
-    "failing",
     "known_counterexamples",
     "make_runner",
     "parse_address",
@@ -200,9 +199,3 @@ def check_host(host: str, *, own: bool) -> None:
             f"{host} is another machine, and this suite sends it rubbish, floods and cut connections. "
             "If it is yours to break, add --i-own-this-host"
         )
-
-
-def failing(results: Sequence[SuiteResult]) -> int:
-    """The exit status of several runs together."""
-    codes = {result.exit_code for result in results}
-    return next((code for code in (1, 2, 3) if code in codes), 0)

@@ -19,6 +19,7 @@ import attrs
 
 from orbtrio.conformance.engine_stage import EngineStage
 from orbtrio.conformance.model import Role, TargetGone
+from orbtrio.conformance.notation import MASK
 from orbtrio.conformance.sockets import SocketWorld, free_port
 from orbtrio.errors import ConfigError
 
@@ -39,6 +40,8 @@ _SLACK_FACTOR: Final = 5.0
 _LEAST_SLACK: Final = 0.15
 _CANARIES: Final = 200
 
+_SECRETS: Final = ("WORKER_SECRET", "CLIENT_TOKEN", "CLIENT_TOKENS")
+
 _FAKETIME: Final = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
@@ -49,12 +52,19 @@ class Program:
         command: As one would type it; no shell.
         environment: Added to ours, and to a data directory of its own.
 
+    Raises:
+        ConfigError: no shell would understand the command.
+
     Attributes:
         command: The same.
         output: File with all that it printed.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+        try:
+            self._arguments = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f"{command!r} is no command: {error}") from error
         self.command = command
         self._folder = tempfile.TemporaryDirectory(prefix="orb-conformance-")
         folder = Path(self._folder.name)
@@ -73,7 +83,7 @@ class Program:
         with self.output.open("ab") as output:
             try:
                 self._process = subprocess.Popen(
-                    shlex.split(self.command),
+                    self._arguments,
                     env={**os.environ, **self._environment},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -93,9 +103,9 @@ class Program:
         status = self._process.poll() if self._process is not None else None
         lines = self.output.read_text(errors="replace").splitlines()[-5:] if self.output.exists() else []
         words = " | ".join(line.strip() for line in lines if line.strip())
-        for secret in self._environment.values():
-            if len(secret) >= 16:
-                words = words.replace(secret, "(masked)")
+        for name in _SECRETS:
+            if secret := self._environment.get(name, os.environ.get(name)):
+                words = words.replace(secret, MASK)
         return f"exit status {status}" + (
             f", its last words: {words}" if words else ", and it printed nothing"
         )
@@ -143,7 +153,9 @@ class EngineTarget:
         self, conditions: Conditions, *, address: tuple[str, int] | None = None, command: str | None = None
     ) -> None:
         host, port = address or ("127.0.0.1", free_port())
-        self.conditions = conditions
+        self.conditions = attrs.evolve(
+            conditions, host=f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        )
         self.address = host, port
         self.description = command or f"ws://{host}:{port}{conditions.path}"
         self._program: Program | None = None

@@ -84,7 +84,6 @@ def test_programs_are_json_and_of_the_kinds_asked_for() -> None:
             [WORKER, SUBMIT, WAIT, ANSWER, {"do": "again", "worker": 0}],
             "is answered once",
         ),
-        ("foreign-answers", [WORKER, SUBMIT, WAIT, WORKER, {"do": "foreign", "worker": 1, "job": 0}], "said"),
         ("size-off-by-one", [WORKER, SUBMIT, SUBMIT, WAIT], "has 1 to 2 jobs"),
     ],
 )
@@ -98,3 +97,9 @@ def test_a_broken_promise_is_named(
 def test_jobs_that_a_lost_worker_had_are_told_from_those_that_only_waited(tmp_path: Path) -> None:
     conversation = play(tmp_path, [WORKER, SUBMIT, WAIT, DROP], "jobs-in-hand-lost")
     assert {job.number for job in conversation.open_jobs()} <= conversation.moved
+
+
+def test_an_answer_of_another_is_noticed_and_left_to_the_profile(tmp_path: Path) -> None:
+    program = [WORKER, SUBMIT, WAIT, WORKER, FOREIGN]
+    assert play(tmp_path, program, "foreign-answers").foreign_taken
+    assert not play(tmp_path, program).foreign_taken

@@ -56,6 +56,7 @@ def test_an_engine_that_is_wrong_and_its_counterexample_again(
     assert stored["case_id"] == "ORB-BAT-02" if "case_id" in stored else stored
     assert status("replay", f"{report}/ORB-BAT-02.json", "--launch", zoo("size-off-by-one")) == 1
     assert "FAIL ORB-BAT-02" in capsys.readouterr().out
+    assert status("replay", f"{report}/ORB-BAT-02.json") == 1
     assert status("replay", f"{report}/ORB-BAT-02.json", "--launch", zoo()) == 0
 
 
@@ -76,7 +77,7 @@ def test_a_target_that_does_nothing_at_all(capsys: pytest.CaptureFixture[str]) -
         (["engine", "--in-process", "--url", "ws://127.0.0.1:1/ws"], "one of --url"),
         (["engine", "--in-process", "--profile", "no-such"], "no-such"),
         (["engine", "--in-process", "--cases", "ORB-NIL-*"], "list"),
-        (["engine", "--in-process", "--types", "a,b"], "at least four"),
+        (["engine", "--in-process", "--types", "a,b"], "at least four different"),
         (["engine", "--url", "ws://127.0.0.1:1/ws"], "WORKER_SECRET"),
         (["explain", "ORB-NIL-01"], "there is no case"),
         (["engine", "--no-such-option"], "no-such-option"),
@@ -168,7 +169,7 @@ def test_a_counterexample_of_a_client_is_played_against_a_client(
     [
         (["client"], "--launch a program, or --listen"),
         (["client", "--listen", "5000"], "127.0.0.1:5000"),
-        (["client", "--listen", "192.0.2.1:5000"], "another machine"),
+        (["client", "--listen", "127.0.0.1:99999"], "99999 is no port"),
     ],
 )
 def test_which_client_must_be_said(
@@ -204,7 +205,7 @@ def test_a_worker_that_is_wrong_and_its_counterexample_again(
     assert "FAIL ORB-WRK-01 (MUST)" in capsys.readouterr().out
     assert status("replay", f"{report}/ORB-WRK-01.json", *arguments) == 1
     assert status("replay", f"{report}/ORB-WRK-01.json", "--launch", worker()) == 0
-    assert status("replay", f"{report}/ORB-WRK-01.json") == 4
+    assert status("replay", f"{report}/ORB-WRK-01.json") == 1
     assert "say which worker" in capsys.readouterr().err
 
 

@@ -153,6 +153,54 @@ def test_a_message_of_which_nothing_can_be_made_is_a_failure(target: SimulatedEn
     assert "KeyError: 'input'" in result.counterexample.seen
 
 
+def test_a_failure_counts_even_if_smaller_plans_are_skipped(target: SimulatedEngine) -> None:
+    def play(stage: Stage, plan: int) -> None:
+        if plan < 10:
+            stage.skip("too small")
+        stage.fail("x", "y")
+
+    [result] = judge(target, a_case(play, examples=(50,)))
+    assert result.verdict is Verdict.FAIL
+
+
+def test_one_skipped_plan_skips_no_case(target: SimulatedEngine) -> None:
+    def play(stage: Stage, plan: int) -> None:
+        if plan == 7:
+            stage.skip("not this one")
+
+    [result] = judge(target, a_case(play, plans=st.sampled_from([0, 7])))
+    assert result.verdict is Verdict.PASS
+
+
+def test_a_target_that_makes_trouble_at_the_end_ends_no_run(
+    target: SimulatedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(self: object) -> None:
+        raise Violation("the target reads what it is sent", "nothing")
+
+    monkeypatch.setattr("orbtrio.conformance.engine_stage.EngineStage.strike", stuck)
+    [result] = judge(target, a_case(passes))
+    assert result.verdict is Verdict.PASS
+
+
+def test_secrets_are_in_no_text(target: SimulatedEngine) -> None:
+    def play(stage: Stage, plan: int) -> None:
+        stage.fail("no secret", f"it said {stage.conditions.secret}")
+
+    [result] = judge(target, a_case(play))
+    assert result.counterexample is not None
+    assert result.counterexample.seen == "it said (masked)"
+
+
+def test_what_only_informs_says_what_it_saw(target: SimulatedEngine) -> None:
+    def play(stage: Stage, plan: int) -> None:
+        stage.fail("this", "that")
+
+    profile = Profile(name="test", title="Test", cases={"ORB-XYZ-01": Expectation(level=Level.INFO)})
+    [result] = judge(target, a_case(play), profile=profile)
+    assert (result.verdict, result.reason) == (Verdict.INFO, "expected: this; seen: that")
+
+
 def test_a_slow_machine_proves_nothing(target: SimulatedEngine) -> None:
     def play(stage: Stage, plan: int) -> None:
         raise Inconclusive("we were late ourselves")

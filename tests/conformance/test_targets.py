@@ -54,7 +54,7 @@ def test_an_engine_that_ended_is_started_again(zoo: EngineTarget) -> None:
 
 
 def test_a_program_that_ends_at_once_tells_why() -> None:
-    secret = "a secret of more than 16 characters"
+    secret = "hunter2"
     code = "import os; print('no good', os.environ['WORKER_SECRET']); raise SystemExit(3)"
     target = EngineTarget(Conditions(secret=secret), command=python(code))
     with pytest.raises(TargetGone, match=r"exit status 3, its last words: no good \(masked\)"):

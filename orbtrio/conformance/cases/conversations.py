@@ -15,6 +15,7 @@ __all__: list[str] = []
 
 _READINGS: Final = {
     "all answered": "every job of a client that was still there was answered",
+    "foreign answer": "a job was answered with what a worker said that it was not with",
     "worn out": "only jobs that three workers or more were lost with stayed open: they were given up",
     "in flight waits": "only jobs that a lost worker had in hand stayed open: they wait for their timeout",
 }
@@ -38,6 +39,8 @@ def _play(stage: EngineStage, plan: Plan) -> str:
     conversation = Conversation(stage)
     conversation.play(plan)
     conversation.heal()
+    if conversation.foreign_taken:
+        return "foreign answer"
     still_open = conversation.open_jobs()
     if not still_open:
         return "all answered"

@@ -77,12 +77,12 @@ AREAS: Final[Mapping[str, str]] = {
     "BAT": "Batches",
     "OUT": "Outputs",
     "RES": "Resources",
-    "LIF": "Lifecycle",
     "TMO": "Timeouts",
     "REC": "Lost connections",
     "MUL": "Several workers",
     "SES": "Stateful types",
     "SEC": "Security",
+    "CNV": "Whole conversations",
     "WRK": "Worker",
     "CLI": "Client",
 }
