@@ -53,7 +53,7 @@ _EXPENSIVE: Final = frozenset({"ORB-BAT-10", "ORB-BAT-11", "ORB-SEC-03"})
 
 # Cases that look at everything at once. That they notice a fault, too, says nothing against the case that
 # names it; and of them nobody demands that they are the only one.
-_NETS: Final = frozenset({"ORB-CNV-01", "ORB-CNV-02", "ORB-CNV-03", "ORB-SEC-03"})
+_NETS: Final = frozenset({"ORB-CNV-01", "ORB-CNV-02", "ORB-CNV-03", "ORB-CNV-04", "ORB-SEC-03", "ORB-WRK-25"})
 
 # Cases that weigh MUST and kill nothing alone, with the reason.
 SHARED: Final[dict[str, str]] = {
