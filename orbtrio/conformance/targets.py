@@ -62,7 +62,7 @@ class Program:
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
         try:
-            self._arguments = shlex.split(command)
+            shlex.split(command)
         except ValueError as error:
             raise ConfigError(f"{command!r} is no command: {error}") from error
         self.command = command
@@ -83,7 +83,7 @@ class Program:
         with self.output.open("ab") as output:
             try:
                 self._process = subprocess.Popen(
-                    self._arguments,
+                    shlex.split(self.command),
                     env={**os.environ, **self._environment},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
