@@ -268,6 +268,7 @@ def _engine_target(options: dict[str, Any]) -> Any:
         job_timeout=options["job_timeout"] / options["faketime"],
         rate=options["faketime"],
         patience=options["max_wait"],
+        files=not options["no_files"],
     )
     if options["types"]:
         types = tuple(name.strip() for name in options["types"].split(",") if name.strip())

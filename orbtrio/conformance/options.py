@@ -77,6 +77,11 @@ ENGINE_OPTIONS: Final = _options(
         help="Run the target's clock so many times as fast, with libfaketime, and judge what takes minutes "
         "(the job timeout); 20 is a good rate. Needs --launch.",
     ),
+    click.option(
+        "--no-files",
+        is_flag=True,
+        help="The paths that workers are given are on another machine: skip what needs to look at files.",
+    ),
     click.option("--i-own-this-host", is_flag=True, help="Allow a target that is not this machine."),
 )
 

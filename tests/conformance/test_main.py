@@ -44,6 +44,11 @@ def test_our_own_engine_by_the_command_of_the_readme(capsys: pytest.CaptureFixtu
     assert "Every MUST that was judged holds" in capsys.readouterr().out
 
 
+def test_files_on_another_machine_are_not_looked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("engine", "--in-process", "--no-files", "--cases", "ORB-RES-02", "--examples", "2") == 0
+    assert "ORB-RES-02  SKIP" in capsys.readouterr().out
+
+
 def test_an_engine_that_is_wrong_and_its_counterexample_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
