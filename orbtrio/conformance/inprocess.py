@@ -9,8 +9,8 @@ The only module of the suite that knows anything of orbtrio's inside.
 
 from __future__ import annotations
 
+import contextlib
 import random
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ from orbtrio.conformance.model import Role
 from orbtrio.conformance.world import PipeEnded, PipeStuck, never
 from orbtrio.engine.config import Config
 from orbtrio.testing import open_fabric
+from orbtrio.testing.clock import seeded_schedule
 from orbtrio.testing.driver import Driver
 
 if TYPE_CHECKING:
@@ -143,8 +144,9 @@ class FabricWorld:
     def __init__(self, config: Config, schedule: int | None = None) -> None:
         self.arrivals: deque[tuple[_FabricPipe, bytes | str]] = deque()
         self._chance = random.Random(schedule)
+        self._order = contextlib.ExitStack()
         if schedule is not None:
-            _seed_trio(schedule)
+            self._order.enter_context(seeded_schedule(schedule))
         self._config = config
         self._fabric: Fabric | None = None
         self._delivering = False
@@ -196,7 +198,8 @@ class FabricWorld:
         # Otherwise it would wait for them to answer its goodbye, and no time passes any more.
         for pipe in self._pipes:
             pipe.reset()
-        self._driver.close()
+        with self._order:
+            self._driver.close()
 
     def run(self, function: Callable[[], Any]) -> None:
         """Call something inside, and have happen what it causes."""
@@ -273,13 +276,6 @@ def _as_async(function: Callable[[], Any]) -> Callable[[], Any]:
         return function()
 
     return call
-
-
-# Trio has no public way to make its order of tasks repeatable; pytest-trio takes the same one.
-def _seed_trio(seed: int) -> None:
-    scheduler = sys.modules["trio._core._run"]
-    vars(scheduler)["_ALLOW_DETERMINISTIC_SCHEDULING"] = True
-    vars(scheduler)["_r"].seed(seed)
 
 
 def _nobody() -> None:

@@ -1,4 +1,4 @@
-"""What a soak puts in the place of the machine: a disk with faults, and a scheduler with a seed.
+"""What a soak puts in the place of the machine: a disk with faults.
 
 Threads end when they like, and the order in which they end would be another one in each run. So what the
 store gives to a thread is done by the task that waits for it, after a time that the seed has drawn.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["Disk", "files_below", "listen_for_errors", "seeded_schedule"]
+__all__ = ["Disk", "files_below", "listen_for_errors"]
 
 _T = TypeVar("_T")
 
@@ -81,22 +81,6 @@ class Disk:
 def files_below(root: Path) -> list[str]:
     """Names of all files of a store, its lock excepted."""
     return sorted(path.name for path in root.rglob("*") if path.is_file() and path.name != ".lock")
-
-
-@contextmanager
-def seeded_schedule(seed: int) -> Iterator[None]:
-    """Let Trio draw the order in which ready tasks run from this seed.
-
-    Both names are private. There is no other way: pytest-trio takes the same, and Trio keeps them for it.
-    """
-    scheduler: Any = trio._core._run
-    state = scheduler._r.getstate()
-    scheduler._r.seed(seed)
-    try:
-        with mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True):
-            yield
-    finally:
-        scheduler._r.setstate(state)
 
 
 class _Ear(logging.Handler):

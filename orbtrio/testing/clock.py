@@ -4,13 +4,16 @@ Trio's `MockClock` with autojump passes time as soon as every task waits. A task
 waits too, so that a thread of 100 µs, which writes a file or runs a handler, would find that minutes have
 gone by, pings unanswered and jobs timed out. The fabric therefore makes time stand still while a thread
 works: whatever a thread does takes no virtual time at all.
+
+What is left to chance then is the order of tasks, and that can be had from a seed.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 import trio
 import trio.testing
@@ -18,7 +21,7 @@ import trio.testing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["steady_clock", "wait_for_threads", "wait_until_idle"]
+__all__ = ["seeded_schedule", "steady_clock", "wait_for_threads", "wait_until_idle"]
 
 
 async def wait_until_idle() -> None:
@@ -101,3 +104,19 @@ def steady_clock() -> Iterator[None]:
         yield
     finally:
         leave()
+
+
+@contextmanager
+def seeded_schedule(seed: int) -> Iterator[None]:
+    """Let Trio draw the order in which ready tasks run from this seed.
+
+    Both names are private. There is no other way: pytest-trio takes the same, and Trio keeps them for it.
+    """
+    scheduler: Any = trio._core._run
+    state = scheduler._r.getstate()
+    scheduler._r.seed(seed)
+    try:
+        with mock.patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True):
+            yield
+    finally:
+        scheduler._r.setstate(state)

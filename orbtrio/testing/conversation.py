@@ -39,7 +39,7 @@ from orbtrio.engine.config import Config
 from orbtrio.engine.server import Engine
 from orbtrio.errors import JobFailed, JobRefused, OrbError
 from orbtrio.inputs import Document
-from orbtrio.testing.clock import steady_clock
+from orbtrio.testing.clock import seeded_schedule, steady_clock
 from orbtrio.testing.faults import Striker, Wire
 from orbtrio.worker import WorkerSettings, run_worker
 
@@ -347,23 +347,19 @@ def play(conversation: Conversation, seed: int = 0) -> None:
         Failed: something does not hold that must. Several such things, and whatever else a program raised,
             come in an `ExceptionGroup`.
     """
-    core: Any = trio._core._run
-    before = core._ALLOW_DETERMINISTIC_SCHEDULING, core._r.getstate(), random.getstate()
-    core._ALLOW_DETERMINISTIC_SCHEDULING = True
-    core._r.seed(seed)
+    before = random.getstate()
     random.seed(seed)
     logger, errors = logging.getLogger("orbtrio"), _Errors()
     logger.addHandler(errors)
     propagates, logger.propagate = logger.propagate, False
     clock = trio.testing.MockClock(autojump_threshold=0)
     try:
-        trio.run(conversation.play, clock=clock, instruments=[conversation.striker])
+        with seeded_schedule(seed):
+            trio.run(conversation.play, clock=clock, instruments=[conversation.striker])
     finally:
         logger.removeHandler(errors)
         logger.propagate = propagates
-        core._ALLOW_DETERMINISTIC_SCHEDULING = before[0]
-        core._r.setstate(before[1])
-        random.setstate(before[2])
+        random.setstate(before)
     _expect("errors logged", errors.lines, [])
     if conversation.announced and not conversation.struck:
         raise Failed("the fault: expected: it strikes; seen: it never did")

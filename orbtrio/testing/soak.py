@@ -31,8 +31,8 @@ import trio.testing
 
 from orbtrio.testing._soak_books import EventLog, SoakFailure
 from orbtrio.testing._soak_life import STATES, Life, Plan
-from orbtrio.testing._soak_machine import listen_for_errors, seeded_schedule
-from orbtrio.testing.clock import steady_clock
+from orbtrio.testing._soak_machine import listen_for_errors
+from orbtrio.testing.clock import seeded_schedule, steady_clock
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from orbtrio.testing import wait_until_idle
-from orbtrio.testing.clock import steady_clock
+from orbtrio.testing.clock import seeded_schedule, steady_clock
 
 
 @pytest.fixture
@@ -83,3 +83,24 @@ async def test_idle_means_that_threads_have_ended_too(autojump_clock: MockClock)
         assert ended == [True]
         assert trio.current_time() == pytest.approx(0)
         nursery.cancel_scope.cancel()
+
+
+def order_of_tasks(seed: int) -> list[int]:
+    order: list[int] = []
+
+    async def step(number: int) -> None:
+        await trio.lowlevel.checkpoint()
+        order.append(number)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(step, number)
+
+    with seeded_schedule(seed):
+        trio.run(main)
+    return order
+
+
+def test_the_seed_decides_the_order_of_tasks() -> None:
+    assert order_of_tasks(1) == order_of_tasks(1) != order_of_tasks(2)

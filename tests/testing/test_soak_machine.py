@@ -13,7 +13,7 @@ import trio
 from orbtrio.engine._disk import LockedDirectory, WriteFailed
 from orbtrio.engine.resources import StoreFull, open_store
 from orbtrio.protocol.messages import Resource
-from orbtrio.testing._soak_machine import Disk, files_below, listen_for_errors, seeded_schedule
+from orbtrio.testing._soak_machine import Disk, files_below, listen_for_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,27 +61,6 @@ async def test_what_goes_to_a_thread_takes_virtual_time(
             begun = trio.current_time()
             await store.hold("tenant", [LARGE])
             assert 0 < trio.current_time() - begun <= 5.0
-
-
-def order_of_tasks(seed: int) -> list[int]:
-    order: list[int] = []
-
-    async def step(number: int) -> None:
-        await trio.lowlevel.checkpoint()
-        order.append(number)
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            for number in range(20):
-                nursery.start_soon(step, number)
-
-    with seeded_schedule(seed):
-        trio.run(main)
-    return order
-
-
-def test_the_seed_decides_the_order_of_tasks() -> None:
-    assert order_of_tasks(1) == order_of_tasks(1) != order_of_tasks(2)
 
 
 def test_errors_are_heard_and_warnings_are_not() -> None:

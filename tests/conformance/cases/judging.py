@@ -43,6 +43,11 @@ def judge(
     return Runner(target, load_profile(profile), options).judge(catalogue()[case_id], 60)
 
 
+def quiet(engine: type[ModelEngine]) -> type[ModelEngine]:
+    """One that sends no pings: minutes of virtual time have many, for cases that are not about them."""
+    return type("Quiet", (engine,), {"keepalive_seconds": 1e9})
+
+
 def stage_around(engine: type[ModelEngine], root: Path) -> EngineStage:
     """To play a single plan on."""
     conditions = Conditions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,7 +11,7 @@ from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.judging import judge
+from tests.conformance.cases.judging import judge, quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +27,6 @@ FAULTS = [
     ("leak-in-the-queue", "ORB-RES-09", "after the job's time, 300 s, is over"),
     ("leak-on-client-loss", "ORB-RES-10", "after its client is gone"),
 ]
-# Nothing here is about pings, and five minutes of virtual time have many.
-NO_PINGS: dict[str, Any] = {"keepalive_seconds": 1e9}
 
 
 class Tidy(ModelEngine):
@@ -51,14 +49,16 @@ class Loyal(ModelEngine):
 @pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
 @pytest.mark.parametrize("case_id", CASES)
 def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    quiet = type("Quiet", (ModelEngine,), NO_PINGS)
-    assert judge(case_id, tmp_path, profile=profile, engine=quiet, examples=5).verdict is Verdict.PASS
+    assert (
+        judge(case_id, tmp_path, profile=profile, engine=quiet(ModelEngine), examples=5).verdict
+        is Verdict.PASS
+    )
 
 
 @pytest.mark.parametrize(("mutant", "case_id", "words"), FAULTS)
 def test_a_fault_is_told_under_every_profile(mutant: str, case_id: str, words: str, tmp_path: Path) -> None:
-    quiet = type("Quiet", (mutants()[mutant].faulty,), NO_PINGS)
-    result = judge(case_id, tmp_path, profile="spec", engine=quiet, examples=20)
+    engine = quiet(mutants()[mutant].faulty)
+    result = judge(case_id, tmp_path, profile="spec", engine=engine, examples=20)
     assert result.verdict is Verdict.FAIL
     assert result.counterexample is not None
     assert words in f"{result.counterexample.expected}; seen: {result.counterexample.seen}"

@@ -10,15 +10,13 @@ from orbtrio.conformance.cases import losses
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.judging import judge, stage_around
+from tests.conformance.cases.judging import judge, quiet, stage_around
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Client, Worker
 
-# Nothing here is about pings, and minutes of virtual time have many.
-NO_PINGS: dict[str, Any] = {"keepalive_seconds": 1e9}
 CASES = [f"ORB-REC-0{number}" for number in range(1, 7)]
 FAULTS = [
     ("queued-jobs-lost", "ORB-REC-01", "spec", "is gone; seen: 1 of 1 are not: job 'j1'"),
@@ -56,10 +54,6 @@ class Forgetful(ModelEngine):
     def take_job(self, client: Client, wire: Any, resources: dict[str, Any]) -> None:
         if any(worker.worker_type == wire["worker_type"] for worker in self.workers):
             super().take_job(client, wire, resources)
-
-
-def quiet(engine: type[ModelEngine]) -> type[ModelEngine]:
-    return type("Quiet", (engine,), NO_PINGS)
 
 
 @pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])

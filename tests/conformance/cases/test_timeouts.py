@@ -10,15 +10,13 @@ from orbtrio.conformance.cases import timeouts
 from orbtrio.conformance.model import Inconclusive, Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.judging import judge, stage_around
+from tests.conformance.cases.judging import judge, quiet, stage_around
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Client
 
-# Nothing here is about pings, and five minutes of virtual time have many.
-NO_PINGS: dict[str, Any] = {"keepalive_seconds": 1e9}
 CASES = [f"ORB-TMO-0{number}" for number in range(1, 5)]
 FAULTS = [
     ("half-the-time", "ORB-TMO-01", "spec", "that a job may take"),
@@ -31,10 +29,6 @@ FAULTS = [
     ("timeouts-untold", "ORB-TMO-04", "orbtrio", "told of some jobs"),
     ("invalid-job-spoils-all", "ORB-TMO-04", "spec", "client#1 closed with 1008"),
 ]
-
-
-def quiet(engine: type[ModelEngine]) -> type[ModelEngine]:
-    return type("Quiet", (engine,), NO_PINGS)
 
 
 @pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
