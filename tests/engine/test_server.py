@@ -513,7 +513,7 @@ async def test_metrics_over_http(autojump_clock: MockClock) -> None:
 async def test_metrics_are_not_computed_for_each_of_many_who_ask(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last answer is given again until ten times the work that it took have passed, waiting not counted."""
+    """The last answer is given again until ten times its work have passed, waiting not counted."""
     now = worked = 0.0
 
     def render(statistics: object) -> bytes:
