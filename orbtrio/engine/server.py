@@ -40,7 +40,7 @@ from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
 from orbtrio.errors import ConfigError, ConnectionLost, JobError, JobRefused, JobTimedOut
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import JobRequest, WorkerRequest
+from orbtrio.protocol.messages import EXTENSIONS, JobRequest, WorkerRequest
 from orbtrio.transport import Flusher, TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Engine:
                 if head is None:
                     return
                 async with open_server_transport(
-                    stream, head, peer=peer, limits=self._limits, flusher=self._flusher
+                    stream, head, peer=peer, limits=self._limits, flusher=self._flusher, announce=EXTENSIONS
                 ) as transport:
                     await self._talk(transport, registered)
             finally:

@@ -18,6 +18,7 @@ from orbtrio._nursery import open_service_nursery
 from orbtrio.engine.http import Front
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import (
+    EXTENSIONS,
     BatchJob,
     JobBatch,
     RegisterClient,
@@ -32,7 +33,7 @@ from orbtrio.testing.peers import LIMITS, ScriptedPeer
 from orbtrio.transport import open_server_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
 
 __all__ = ["EngineEnd", "FakeEngine", "open_fake_engine"]
 
@@ -117,8 +118,9 @@ class FakeEngine:
         links: Every wire that there has been, oldest first.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, announce: frozenset[str]) -> None:
         self.links: list[Link] = []
+        self._announce = announce
         self._nursery = nursery
         self._front = Front()
         self._put, self._take = trio.open_memory_channel[EngineEnd](math.inf)
@@ -148,14 +150,15 @@ class FakeEngine:
         if head is None:
             return
         peer = EngineEnd(link)
-        await self._nursery.start(
-            peer.run, open_server_transport(link.engine_end, head, peer=link.name, limits=LIMITS)
+        opening = open_server_transport(
+            link.engine_end, head, peer=link.name, limits=LIMITS, announce=self._announce
         )
+        await self._nursery.start(peer.run, opening)
         self._put.send_nowait(peer)
 
 
 @asynccontextmanager
-async def open_fake_engine() -> AsyncIterator[FakeEngine]:
+async def open_fake_engine(announce: Collection[str] = EXTENSIONS) -> AsyncIterator[FakeEngine]:
     """Have an engine that a test speaks for.
 
     ```python
@@ -166,10 +169,13 @@ async def open_fake_engine() -> AsyncIterator[FakeEngine]:
         assert await worker.receive_outputs() == {job_id: {"length": 5}}
         nursery.cancel_scope.cancel()
     ```
+
+    Args:
+        announce: The extensions that it says it understands; none for an engine that knows the spec only.
     """
     with steady_clock():
         async with open_service_nursery() as nursery:
-            engine = FakeEngine(nursery)
+            engine = FakeEngine(nursery, frozenset(announce))
             try:
                 yield engine
             finally:

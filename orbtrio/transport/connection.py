@@ -18,7 +18,7 @@ from orbtrio.transport.frames import FrameParser, encode_masked, frame_header
 from orbtrio.transport.incoming import Reader
 from orbtrio.transport.outgoing import Flusher, Writer
 from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, describe
-from orbtrio.transport.websocket import ControlStream, ping
+from orbtrio.transport.websocket import ControlStream, announced, ping
 
 if TYPE_CHECKING:
     from orbtrio.transport.websocket import ReadHead, Upgrade, WebSocket
@@ -63,6 +63,7 @@ class Transport:
 
     Attributes:
         peer: The other end, for logs.
+        announced: The extensions that the server said it understands (P-60); none at the server's own end.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Transport:
         flusher: Flusher | None = None,
     ) -> None:
         self.peer = peer
+        self.announced: frozenset[str] = frozenset()
         self._pipe = pipe
         self._server = server
         self._limits = limits
@@ -319,6 +321,7 @@ class Transport:
                     with trio.move_on_at(deadline):
                         self._websocket = await upgrade(nursery, self._control)
                     if self._websocket is not None:
+                        self.announced = announced(self._websocket)
                         self._services.shield = True
                         nursery.start_soon(self._keep_alive, self._websocket)
                         nursery.start_soon(self._watch_progress)

@@ -12,11 +12,11 @@ from orbtrio.errors import RemoteProtocolError
 from orbtrio.transport.connection import Transport, TransportLimits
 from orbtrio.transport.dial import Target, read_answer
 from orbtrio.transport.pipes import Pipe, open_pipe
-from orbtrio.transport.websocket import accept_upgrade, request_upgrade
+from orbtrio.transport.websocket import answer_upgrade, request_upgrade
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
     from orbtrio.transport.outgoing import Flusher
     from orbtrio.transport.websocket import Upgrade
@@ -32,6 +32,7 @@ async def open_server_transport(
     peer: str,
     limits: TransportLimits | None = None,
     flusher: Flusher | None = None,
+    announce: Collection[str] = (),
 ) -> AsyncIterator[Transport]:
     """Accept a WebSocket whose upgrade request has been read and found good.
 
@@ -44,6 +45,7 @@ async def open_server_transport(
         peer: The other end, for logs.
         limits: What the connection may cost.
         flusher: Told of frames queued.
+        announce: Names of the extensions that this end understands, for the peer to read in `announced`.
 
     Raises:
         ConnectionLost: the handshake failed.
@@ -56,7 +58,7 @@ async def open_server_transport(
 
     pipe = _open_pipe(stream, limits)
     transport = Transport(pipe, server=True, peer=peer, limits=limits, read_head=read_head, flusher=flusher)
-    async with _run(transport, accept_upgrade, trio.current_time() + limits.handshake_timeout):
+    async with _run(transport, answer_upgrade(announce), trio.current_time() + limits.handshake_timeout):
         yield transport
 
 

@@ -12,7 +12,7 @@ that ends in EOF; a refused upgrade ends in exceptions of three libraries. Nothi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from orbtrio.transport.incoming import Reader
     from orbtrio.transport.outgoing import Writer
 
-__all__ = ["ControlStream", "ReadHead", "Upgrade", "WebSocket", "accept_upgrade", "ping", "request_upgrade"]
+__all__ = [
+    "ControlStream",
+    "ReadHead",
+    "Upgrade",
+    "WebSocket",
+    "announced",
+    "answer_upgrade",
+    "ping",
+    "request_upgrade",
+]
 
 WebSocket: TypeAlias = trio_websocket.WebSocketConnection
 Upgrade: TypeAlias = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[WebSocket]]
@@ -39,11 +48,28 @@ _READ_BYTES: Final = 64 * 1024
 _QUEUED_FRAMES: Final = 16
 _PING: Final = 0x89
 
+# The header of a server's answer that names the extensions it understands (P-60). A message about them could
+# confuse a peer that knows none; a header that it does not know confuses nobody.
+_ANNOUNCEMENT: Final = b"orb-extensions"
 
-async def accept_upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> WebSocket:
-    """A server's side of the upgrade; an `Upgrade`."""
-    request = await trio_websocket.wrap_server_stream(nursery, control)
-    return await request.accept()
+
+def answer_upgrade(announce: Collection[str]) -> Upgrade:
+    """A server's side of the upgrade; its answer announces these extensions."""
+    names = ", ".join(sorted(announce)).encode("ascii")
+    headers = [(_ANNOUNCEMENT, names)] if names else []
+
+    async def upgrade(nursery: trio.Nursery, control: trio.abc.Stream) -> WebSocket:
+        request = await trio_websocket.wrap_server_stream(nursery, control)
+        return await request.accept(extra_headers=headers)
+
+    return upgrade
+
+
+def announced(websocket: WebSocket) -> frozenset[str]:
+    """The extensions that the other end announced; a client announces none."""
+    values = [value for name, value in websocket.handshake_headers if name == _ANNOUNCEMENT]
+    names = b",".join(values).decode("ascii", "replace").split(",") if websocket.is_client else []
+    return frozenset(filter(None, map(str.strip, names)))
 
 
 def request_upgrade(host: str, resource: str, headers: list[tuple[bytes, bytes]]) -> Upgrade:

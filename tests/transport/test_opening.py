@@ -103,6 +103,23 @@ async def test_cancelled_handshake_leaves_nothing_open(kind: Kind) -> None:
         assert await theirs.receive_some() == b""
 
 
+@pytest.mark.parametrize("names", [{"progress", "cancel"}, set()])
+async def test_a_server_announces_its_extensions_to_the_client(names: set[str]) -> None:
+    """P-60: in a header of the upgrade's answer, for messages would reach peers that know none of it."""
+    theirs, ours = trio.testing.memory_stream_pair()
+
+    async def serve() -> None:
+        async with open_server_transport(ours, await read_head(ours), peer="p", announce=names) as server:
+            assert server.announced == frozenset()
+            with suppress(ConnectionLost):
+                await server.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with client_over(theirs) as client:
+            assert client.announced == names
+
+
 async def test_extensions_and_subprotocols_are_not_negotiated() -> None:
     # B-11: no decompression, hence no decompression bombs.
     theirs, ours = trio.testing.memory_stream_pair()
