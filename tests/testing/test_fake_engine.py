@@ -10,7 +10,13 @@ import trio
 from orbtrio.client import connect
 from orbtrio.errors import ConnectionLost, JobFailed, JobRefused
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import JobRequest, RegisterClient, RegisterWorker, WorkerRequest
+from orbtrio.protocol.messages import (
+    EXTENSIONS,
+    JobRequest,
+    RegisterClient,
+    RegisterWorker,
+    WorkerRequest,
+)
 from orbtrio.testing import open_fake_engine, wait_until_idle
 from orbtrio.transport import open_client_transport
 from orbtrio.worker import WorkerSettings, run_worker
@@ -30,6 +36,12 @@ def open_transport(engine: FakeEngine) -> AbstractAsyncContextManager[Transport]
 
 async def measure(job: dict[str, Any]) -> dict[str, Any]:
     return {"length": len(job["text"])}
+
+
+@pytest.mark.parametrize("options", [{}, {"announce": {"cancel"}}, {"announce": ()}])
+async def test_it_announces_what_the_test_wants(autojump_clock: MockClock, options: dict[str, Any]) -> None:
+    async with open_fake_engine(**options) as engine, open_transport(engine) as transport:
+        assert transport.announced == frozenset(options.get("announce", EXTENSIONS))
 
 
 async def test_worker_works_for_it(autojump_clock: MockClock) -> None:
