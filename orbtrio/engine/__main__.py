@@ -57,14 +57,18 @@ class _CannotStart(Exception):
     pass
 
 
-def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run an engine until it is told to stop.
+
+    Args:
+        argv: Instead of the command line.
+        environ: Instead of the environment.
 
     Returns:
         The exit status.
     """
     try:
-        config = load(argv, environ)
+        config = load(sys.argv[1:] if argv is None else argv, environ)
     except ConfigError as error:
         print(f"error: {error}\nsee python -m orbtrio.engine --help", file=sys.stderr)
         return 2
@@ -212,4 +216,4 @@ def _write_logs(records: queue.Queue[logging.LogRecord | None]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.environ))
+    sys.exit(main())
