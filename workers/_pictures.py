@@ -41,6 +41,7 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS: Final = {_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]}
 # Pixels of the others are numbers of a palette, or single bits: to average them makes no sense.
 _AVERAGED: Final = {"L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
@@ -118,13 +119,10 @@ def read_scaled(
 
 def _decoded(opened: Image.Image, mode: Literal["RGB", "L"], most_pixels: int) -> Scaled:
     turn = None
-    with suppress(Exception):  # Damaged EXIF makes Pillow raise anything; the picture may still be whole.
-        turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
-    sideways = turn is not None and turn not in (
-        Image.Transpose.FLIP_LEFT_RIGHT,
-        Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.ROTATE_180,
-    )
+    # Pillow turns TIFF by itself, as it is decoded, and tells the size that it will have.
+    if opened.format != "TIFF":
+        with suppress(Exception):  # Damaged EXIF makes Pillow raise anything; the picture may still be whole.
+            turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
     width, height = opened.size
     wanted = _fitting(width, height, most_pixels)
     # JPEG decodes to a half, a quarter, an eighth of the size, and keeps brightness apart from colour: grey
@@ -140,7 +138,7 @@ def _decoded(opened: Image.Image, mode: Literal["RGB", "L"], most_pixels: int) -
         image = image.transpose(turn)
     # Files without pixels of their own are decoded only now; after this the file is not needed.
     image.load()
-    return Scaled(image, (height, width) if sideways else (width, height))
+    return Scaled(image, (height, width) if turn in _SIDEWAYS else (width, height))
 
 
 def _converted(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
