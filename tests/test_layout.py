@@ -31,6 +31,7 @@ KNOWN_BY: Final = {
         "orbtrio.conformance.options",
         "orbtrio.demo.__main__",
         "orbtrio.engine.config",
+        "orbtrio.top.__main__",
         "orbtrio.worker.program",
     },
     "cv2": {"orbtrio.demo.clip"},
@@ -39,9 +40,9 @@ KNOWN_BY: Final = {
     "matplotlib": {"orbtrio.demo.picture"},
     "numpy": {"orbtrio.demo.picture", "orbtrio.demo.texts"},
     "outcome": {"orbtrio.testing.driver"},
-    "prometheus_client": {"orbtrio.demo.system", "orbtrio.engine.statistics"},
+    "prometheus_client": {"orbtrio.demo.system", "orbtrio.engine.statistics", "orbtrio.top.figures"},
     "pytest": {"orbtrio.conformance.plugin"},
-    "rich": {"orbtrio.demo.__main__"},
+    "rich": {"orbtrio.demo.__main__", "orbtrio.top.__main__", "orbtrio.top.tables"},
     "skimage": {"orbtrio.demo.clip"},
     "trio_websocket": {"orbtrio.transport.websocket"},
     "websockets": {"orbtrio.transport.frames"},
@@ -69,7 +70,7 @@ INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "pathlib", "socket", "subproces
 MOST_LINES: Final = 400
 
 SHORT_SUITE: Final = "tests/conformance/test_main.py::test_our_own_engine_by_the_command_of_the_readme"
-SHORT_DEMO: Final = "tests/demo/test_main.py::test_a_short_video_is_answered_rightly"
+SHORT_DEMO: Final = "tests/models/test_demo.py::test_a_short_video_and_photographs_are_answered_rightly"
 
 # Commands of README.md that .ci/run does not run as they are: the tests that start the same programs.
 STARTED_BY_TESTS: Final = {
