@@ -17,20 +17,25 @@ from rich.table import Table
 
 import orbtrio
 from orbtrio._nursery import open_service_nursery
-from orbtrio.demo.clip import SCENES, UnreadableVideo, film, find_wrong_energies, read_clip
-from orbtrio.demo.picture import draw_picture
+from orbtrio.demo import verdict
+from orbtrio.demo.clip import SCENES, UnreadableVideo, film, read_clip
+from orbtrio.demo.jobs import QUESTIONS, ask, make_streams
 from orbtrio.demo.system import ProcessFailed, fetch_workers, open_system
-from orbtrio.demo.texts import TEXTS, find_wrong_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from orbtrio.demo.clip import Clip
+    from orbtrio.demo.jobs import Tag
 
 _WORKERS: Final = {
     "motion-1": "workers.motion_energy",
     "motion-2": "workers.motion_energy",
     "embedding": "workers.embedding",
+    "llm": "workers.llm",
+    "detection": "workers.object_detection",
+    "segmentation": "workers.segmentation",
+    "video": "workers.video_segmentation",
 }
 _MISTAKES_SHOWN: Final = 10
 
@@ -45,7 +50,10 @@ _MISTAKES_SHOWN: Final = 10
     help="Where to write the picture.",
 )
 def main(video: Path | None, out: Path) -> None:
-    """Run an engine, three workers and a client on VIDEO, or on a clip made of photographs."""
+    """Run an engine, a worker of each type that brings a model, and a client.
+
+    The client sends VIDEO, or a clip made of photographs, and photographs, texts and questions.
+    """
     console = Console(soft_wrap=True, highlight=False)
     try:
         mistakes = trio.run(run_demo, video, out, console)
@@ -70,14 +78,10 @@ async def run_demo(video: Path | None, out: Path, console: Console) -> list[str]
         progress = await _ask_everything(clip, folder, console)
     if progress.failures:
         return progress.failures
-    energies = {
-        media_id: [progress.answers[media_id, place]["motion_energy"] for place in range(len(frames))]
-        for media_id, frames in clip.parts.items()
-    }
-    vectors = [progress.answers["text", place]["embedding"] for place in range(len(TEXTS))]
-    await trio.to_thread.run_sync(draw_picture, out, clip, energies)
-    console.print(f"Motion energy over time: {out}")
-    return [*find_wrong_energies(clip, energies), *find_wrong_vectors(vectors)]
+    title = f"orbtrio: {progress.jobs} jobs, {len(_WORKERS)} workers, {progress.seconds:.0f} s"
+    await trio.to_thread.run_sync(verdict.draw, out, title, clip, progress.answers)
+    console.print(f"What went in and what came out: {out}")
+    return verdict.find_mistakes(clip, progress.answers)
 
 
 def _open_clip(video: Path | None, folder: Path) -> Clip:
@@ -100,55 +104,61 @@ class Progress:
         answers: The outputs so far, by the tags of their jobs.
         failures: Why there is no output, where there is none.
         workers: For each worker what the engine counts about it.
+        ended: When all were answered; 0 before.
     """
 
     jobs: int
     started: float = attrs.field(factory=time.perf_counter)
-    answers: dict[tuple[str, int], dict[str, Any]] = attrs.field(factory=dict)
+    answers: dict[Tag, dict[str, Any]] = attrs.field(factory=dict)
     failures: list[str] = attrs.field(factory=list)
     workers: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict)
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the first job was sent, or from then to the last answer if all are there."""
+        return (self.ended or time.perf_counter()) - self.started
 
     def __str__(self) -> str:
         done = len(self.answers) + len(self.failures)
-        return f"{done} of {self.jobs} jobs answered after {time.perf_counter() - self.started:.1f} s"
+        return f"{done} of {self.jobs} jobs answered after {self.seconds:.1f} s"
 
 
 async def _ask_everything(clip: Clip, folder: Path, console: Console) -> Progress:
-    frames, texts = list(_frame_jobs(clip)), list(_text_jobs())
+    streams = make_streams(clip)
     async with open_system(folder, _WORKERS) as address, orbtrio.connect(f"ws://{address}/ws") as client:
-        progress = Progress(len(frames) + len(texts))
+        progress = Progress(sum(map(len, streams)) + len(QUESTIONS))
         async with open_service_nursery() as showing:
             showing.start_soon(_show, progress, address, console)
             async with trio.open_nursery() as asking:
-                asking.start_soon(_ask, client, frames, progress)
-                asking.start_soon(_ask, client, texts, progress)
+                for stream in streams:
+                    asking.start_soon(_ask, client, stream, progress)
+                for question in QUESTIONS:
+                    asking.start_soon(_talk, client, question, progress)
+        progress.ended = time.perf_counter()
         progress.workers = await fetch_workers(address)
         console.print(_make_table(progress))
     return progress
 
 
-def _frame_jobs(clip: Clip) -> Iterator[orbtrio.Job]:
-    # By turns, as from cameras that run side by side; each media id's own frames stay in their order.
-    for place in range(max(map(len, clip.parts.values()))):
-        for media_id, frames in clip.parts.items():
-            if place < len(frames):
-                picture = orbtrio.Image(frames[place])
-                job_input = {"media_id": media_id, "current_frame": picture}
-                yield orbtrio.Job("motion_energy", job_input, tag=(media_id, place))
-
-
-def _text_jobs() -> Iterator[orbtrio.Job]:
-    for place, text in enumerate(TEXTS):
-        job_input = {"text": text.words, "prompt_name": text.prompt_name}
-        yield orbtrio.Job("embedding", job_input, tag=("text", place))
-
-
-async def _ask(client: orbtrio.Client, jobs: Iterable[orbtrio.Job], progress: Progress) -> None:
-    async for result in client.submit_many(jobs):
+async def _ask(client: orbtrio.Client, stream: Iterable[orbtrio.Job], progress: Progress) -> None:
+    async for result in client.submit_many(stream):
         if result.error is None:
             progress.answers[result.job.tag] = result.output
         else:
             progress.failures.append(f"{result.job.tag}: {result.error!r}")
+
+
+async def _talk(client: orbtrio.Client, question: str, progress: Progress) -> None:
+    pieces: list[str] = []
+    try:
+        async with client.stream("llm", ask(question)) as stream:
+            async for piece in stream:
+                pieces.append(piece["text"])
+    except orbtrio.OrbError as error:
+        progress.failures.append(f"{question!r}: {error!r}")
+    else:
+        progress.answers["talk", question] = {**stream.output, "pieces": pieces}
 
 
 # --- Showing ---------------------------------------------------------------------------------------------

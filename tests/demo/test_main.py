@@ -46,16 +46,6 @@ def write_video(path: Path, frames: int) -> Path:
     return path
 
 
-@pytest.mark.processes
-def test_a_short_video_is_answered_rightly(tmp_path: Path) -> None:
-    video, out = write_video(tmp_path / "short.avi", frames=18), tmp_path / "out.png"
-    result = CliRunner().invoke(main, [str(video), "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "218 of 218 jobs answered" in result.output
-    assert "Every job was answered, and answered rightly." in result.output
-    assert out.stat().st_size > 10_000
-
-
 def test_too_short_a_video_fails_before_anything_starts(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [str(write_video(tmp_path / "stub.avi", frames=2))])
     assert result.exit_code == 1

@@ -13,6 +13,8 @@ from orbtrio.demo.picture import draw_picture
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import SubFigure
+
 
 def make_clip(lengths: list[int]) -> Clip:
     frame = cv2.imencode(".jpg", np.full((24, 32, 3), 128, np.uint8))[1].tobytes()
@@ -29,7 +31,10 @@ def make_clip(lengths: list[int]) -> Clip:
 def test_picture_has_a_row_per_media_id(tmp_path: Path, lengths: list[int], peak: float) -> None:
     clip = make_clip(lengths)
     energies = {media_id: [0.0] + [peak] * (len(frames) - 1) for media_id, frames in clip.parts.items()}
-    draw_picture(tmp_path / "out.png", clip, energies)
+    drawn: list[SubFigure] = []
+    panels = [("first", drawn.append), ("second", drawn.append)]
+    draw_picture(tmp_path / "out.png", "title", clip, energies, panels)
     picture = matplotlib.image.imread(tmp_path / "out.png")
-    assert picture.shape[:2] == (350 * len(lengths), 1200)
+    assert picture.shape[:2] == (1350, 1980)
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 100
+    assert [panel.get_suptitle() for panel in drawn] == ["first", "second"]
