@@ -9,7 +9,7 @@ results are walked instead of being decoded: see `scan`.
 
 **Encoding** happens in pieces. A job is encoded once, when it is accepted. Its bytes wait in the queue,
 travel in one batch after another until some worker answers, and no batch or response is ever encoded as a
-whole. Hence the small functions that return bytes, and the `*_parts`, which the transport joins.
+whole. Hence the small functions that return bytes, and those of `splice`, which put them together.
 
 Rejected: a decoder object for each message (twice the time), a hand-written decoder for requests (three times
 the time), and faster libraries (they know no tags and sort the keys, or nobody keeps them).
@@ -18,15 +18,16 @@ the time), and faster libraries (they know no tags and sort the keys, or nobody 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import bulk, references, scan
+from orbtrio.protocol import bulk, references, scan, splice
 from orbtrio.protocol.messages import (
-    DEFAULT_MESSAGE_BYTES,
+    EXTENSION_MESSAGES,
+    EXTENSIONS,
     JobBatch,
     Message,
     RegisterClient,
@@ -34,10 +35,13 @@ from orbtrio.protocol.messages import (
     Resource,
     UnknownMessage,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
     WorkerResponse,
+    drop_undefined,
 )
 from orbtrio.protocol.references import TYPED_ARRAY
+from orbtrio.protocol.splice import batch_parts, progress_parts, request_parts
 
 __all__ = [
     "batch_parts",
@@ -49,6 +53,9 @@ __all__ = [
     "encode_value",
     "error_output",
     "output_entry",
+    "progress_entry",
+    "progress_fields",
+    "progress_parts",
     "request_job",
     "request_parts",
     "resource_entry",
@@ -134,12 +141,15 @@ def decode_item(raw: bytes) -> Any:
 # --- Bytes to messages ------------------------------------------------------------------------------------
 
 
-def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
+def decode(
+    raw: bytes, *, unwrap_typed_arrays: bool = False, extensions: frozenset[str] = EXTENSIONS
+) -> Message:
     """The message in `raw`.
 
     Args:
         raw: One whole binary message.
         unwrap_typed_arrays: For endpoints: JavaScript's byte arrays become bytes. The engine passes them on.
+        extensions: What the two ends agreed on; messages of others are unknown.
 
     Raises:
         DecodeError: not exactly one CBOR map within profile and budget (1008).
@@ -148,16 +158,20 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     """
     raw = raw.removeprefix(_SELF_DESCRIBED)
     # Every worker puts the type first, or hardly anything before it.
-    if b"worker_output" in raw[:64]:
-        output = _decode_output(raw)
-        if output is not None:
-            return output
+    start = raw[:64]
+    entries: WorkerOutput | WorkerProgress | None = None
+    if b"worker_output" in start:
+        entries = _decode_output(raw)
+    elif b"worker_progress" in start and "progress" in extensions:
+        entries = _decode_progress(raw)
+    if entries is not None:
+        return entries
     wire = _load(raw, _ENDPOINT_TAGS if unwrap_typed_arrays else _ENGINE_TAGS)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
     if b"\xf7" in raw:
-        _drop_undefined(wire)
+        drop_undefined(wire, cbor2.undefined)
     message_type = wire.get("type")
     if message_type == "worker_request":
         # While the message is small, a search through its bytes is faster than one through its values.
@@ -173,15 +187,28 @@ def decode(raw: bytes, *, unwrap_typed_arrays: bool = False) -> Message:
     if message_type == "i_am_server":
         return RegisterClient.from_wire(wire)
     if message_type is None and "inputs" in wire:
-        return JobBatch.from_wire(wire)
+        return JobBatch.from_wire(wire, inline_resources="inline_resources" in extensions)
     if type(message_type) is not str:
         raise InvalidMessage("expected text", path="type")
-    # An output whose type came late, or what only a newer version knows.
-    return _decode_output(raw) or UnknownMessage(message_type[:64])
+    if message_type == "worker_output":  # its type came late
+        entries = _decode_output(raw)
+        if entries is None:
+            raise InvalidMessage("expected a list", path="output")
+        return entries
+    extension, from_wire = EXTENSION_MESSAGES.get(message_type, ("", None))
+    if from_wire is None or extension not in extensions:
+        return UnknownMessage(message_type[:64])
+    # A worker's may have its type late, too. An engine's has no list.
+    return (_decode_progress(raw) if extension == "progress" else None) or from_wire(wire)
+
+
+def _decode_progress(raw: bytes) -> WorkerProgress | None:
+    split = scan.split_entries(raw, "worker_progress", "progress")
+    return None if split is None else WorkerProgress(split[0], split[2])
 
 
 def _decode_output(raw: bytes) -> WorkerOutput | None:
-    split = scan.split_output(raw)
+    split = scan.split_entries(raw, "worker_output", "output")
     if split is None:
         return None  # some other message
     entries, failed, malformed = split
@@ -199,28 +226,6 @@ def _with_short_error(entry: bytes) -> bytes:
         return entry
     fields["error"] = text[:_MAX_ERROR_BYTES].decode(errors="ignore")
     return cbor2.dumps(fields)
-
-
-# What we read one level down, by the field that holds it. All else passes through, whatever it is.
-_READ_FIELDS: Final = {
-    "worker_config": {"worker_type", "max_batch_size", "max_latency_ms", "max_message_bytes"}
-    | {"max_unanswered_batches", "eager", "extensions"},
-    "resources": {"id", "type", "data"},
-    "jobs": {"job_id", "worker_type", "input"},
-    "inputs": {"id", "job_id", "input"},
-}
-
-
-def _drop_undefined(wire: dict[str, Any]) -> None:
-    for name in [name for name, value in wire.items() if value is cbor2.undefined]:
-        del wire[name]
-    for name in _READ_FIELDS.keys() & wire.keys():
-        value = wire[name]
-        for fields in value if type(value) is list else [value]:
-            if type(fields) is dict and cbor2.undefined in fields.values():
-                for field in _READ_FIELDS[name] & fields.keys():
-                    if fields[field] is cbor2.undefined:
-                        del fields[field]
 
 
 # --- Messages to bytes, in pieces -------------------------------------------------------------------------
@@ -248,14 +253,9 @@ def encode_flat_job(
     return cbor2.dumps(own | {"timestamp": float(timestamp_ms)} | dict(extra or {}) | input | own)
 
 
-def batch_parts(jobs: Sequence[bytes]) -> list[bytes]:
-    """A batch of encoded jobs."""
-    return [b"\xa1\x66inputs" + _array_head(len(jobs)), *jobs]
-
-
 def response_head(client_job_id: Any) -> bytes:
     """The beginning of a ``worker_response``; the encoded output is the rest."""
-    return b"\xa3\x64type\x6fworker_response\x66job_id%b\x66output" % cbor2.dumps(client_job_id)
+    return splice.response_head(cbor2.dumps(client_job_id))
 
 
 def error_output(text: str, kind: str) -> bytes:
@@ -271,6 +271,26 @@ def output_entry(job_id: str, fields: Mapping[str, Any]) -> bytes:
     """
     own = {"id": job_id}
     return encode_value(own | dict(fields) | own)
+
+
+def progress_entry(job_id: str, fields: Mapping[str, Any]) -> bytes:
+    """One entry of a ``worker_progress``.
+
+    Raises:
+        InvalidMessage: as `output_entry`.
+    """
+    return output_entry(job_id, fields)
+
+
+def progress_fields(entry: bytes) -> bytes:
+    """A worker's entry, which is proved, without the engine's id."""
+    fields = splice.without_leading_id(entry)
+    if fields is None:
+        loaded = _load(entry, _ENGINE_TAGS)
+        if loaded.pop("id", cbor2.undefined) is cbor2.undefined:
+            del loaded["job_id"]  # the id stood there instead
+        fields = cbor2.dumps(loaded)
+    return fields
 
 
 def request_job(
@@ -289,18 +309,6 @@ def resource_entry(resource: Resource) -> bytes:
     """One member of ``resources``."""
     data = resource.data.decode() if resource.kind == "document" else resource.data
     return cbor2.dumps({"id": resource.resource_id, "type": resource.kind, "data": data})
-
-
-def request_parts(resources: Sequence[bytes], jobs: Sequence[bytes]) -> list[bytes]:
-    """A ``worker_request`` of encoded resources and jobs."""
-    head = b"\xa3\x64type\x6eworker_request\x69resources" + _array_head(len(resources))
-    return [head, *resources, b"\x64jobs" + _array_head(len(jobs)), *jobs]
-
-
-# The head of an array is the number of its members with another major type.
-def _array_head(members: int) -> bytes:
-    number = cbor2.dumps(members)
-    return bytes((number[0] | 0x80,)) + number[1:]
 
 
 def encode_value(value: Any) -> bytes:
@@ -363,38 +371,19 @@ def encode(message: Message) -> bytes:
         InvalidMessage: it holds what cannot be encoded.
     """
     match message:
-        case RegisterWorker():
-            usual = message.max_message_bytes == DEFAULT_MESSAGE_BYTES
-            config = _present(
-                worker_type=message.worker_type,
-                max_batch_size=message.max_batch_size,
-                max_latency_ms=max(1, round(message.max_latency * 1000)),
-                max_message_bytes=None if usual else message.max_message_bytes,
-                max_unanswered_batches=message.max_unanswered_batches,
-                eager=message.eager or None,
-                extensions=sorted(message.extensions) or None,
-            )
-            secret = message.worker_secret
-            return cbor2.dumps({"type": "i_am_worker", "worker_secret": secret, "worker_config": config})
-        case RegisterClient():
-            asked = sorted(message.extensions) or None
-            fields = _present(version=message.version, token=message.token, extensions=asked)
-            return cbor2.dumps({"type": "i_am_server", **fields})
         case WorkerRequest():
             resources = [resource_entry(resource) for resource in message.resources]
             jobs = [request_job(j.client_job_id, j.worker_type, j.input, j.extra) for j in message.jobs]
             return b"".join(request_parts(resources, jobs))
         case JobBatch():
             batch = [encode_job(job.job_id, job.input, job.extra) for job in message.jobs]
-            return b"".join(batch_parts(batch))
+            files = [part for file in message.resources for part in splice.resource_parts(*file)]
+            return b"".join(batch_parts(batch, files, len(message.resources)))
         case WorkerOutput():
+            return b"".join(splice.entries_parts("worker_output", "output", [e for _, e in message.entries]))
+        case WorkerProgress():
             entries = [entry for _, entry in message.entries]
-            head = b"\xa2\x64type\x6dworker_output\x66output" + _array_head(len(entries))
-            return b"".join([head, *entries])
-        case WorkerResponse():
-            return response_head(message.client_job_id) + cbor2.dumps(message.output)
-    raise InvalidMessage("cannot be encoded: nobody knows its fields", path="type")
-
-
-def _present(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}
+            return b"".join(splice.entries_parts("worker_progress", "progress", entries))
+        case UnknownMessage():
+            raise InvalidMessage("cannot be encoded: nobody knows its fields", path="type")
+    return cbor2.dumps(message.to_wire())

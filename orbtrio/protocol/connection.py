@@ -4,8 +4,12 @@ Each type of message has one legal sender, so the same `TRANSITIONS` tells the e
 and the peer what it may send. Whatever a state does not list is an error: of the peer if it arrived, of
 ours if we were about to send it.
 
+The messages of an extension exist for those only that asked for it when they registered. To all others they
+are unknown, whatever they look like, so that a stock peer may call its own inventions as it likes.
+
 Policy is not here. Whether a secret, a token or a worker type is welcome is for the engine's sessions to
-decide, which then call `fail`. Draining is no state either, for no message announces it.
+decide, which then call `fail`. Draining is no state either: a worker that drains still answers, and a batch
+may have crossed its word on the wire.
 
 Spec: "Connection Management".
 """
@@ -18,13 +22,19 @@ from typing import TYPE_CHECKING, Final
 from orbtrio.errors import ConnectionLost, InvalidMessage, LocalProtocolError, RemoteProtocolError
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import (
+    CancelJobs,
+    CancelRequest,
     JobBatch,
+    ProgressReport,
     RegisterClient,
     RegisterWorker,
     UnknownMessage,
+    WorkerDrain,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
     WorkerResponse,
+    WorkerResponses,
 )
 
 if TYPE_CHECKING:
@@ -64,11 +74,17 @@ TRANSITIONS: Final[Mapping[State, Mapping[type, State]]] = {
     State.WORKER_READY: {
         JobBatch: State.WORKER_READY,
         WorkerOutput: State.WORKER_READY,
+        WorkerProgress: State.WORKER_READY,
+        CancelJobs: State.WORKER_READY,
+        WorkerDrain: State.WORKER_READY,
         UnknownMessage: State.WORKER_READY,
     },
     State.CLIENT_READY: {
         WorkerRequest: State.CLIENT_READY,
         WorkerResponse: State.CLIENT_READY,
+        WorkerResponses: State.CLIENT_READY,
+        ProgressReport: State.CLIENT_READY,
+        CancelRequest: State.CLIENT_READY,
         UnknownMessage: State.CLIENT_READY,
     },
     State.FAILED: {},  # The close frame is sent; whatever else arrives is discarded.
@@ -80,8 +96,14 @@ _SENDERS: Final[Mapping[type, Side]] = {
     RegisterClient: Side.PEER,
     WorkerRequest: Side.PEER,
     WorkerOutput: Side.PEER,
+    WorkerProgress: Side.PEER,
+    WorkerDrain: Side.PEER,
+    CancelRequest: Side.PEER,
     JobBatch: Side.ENGINE,
+    CancelJobs: Side.ENGINE,
     WorkerResponse: Side.ENGINE,
+    WorkerResponses: Side.ENGINE,
+    ProgressReport: Side.ENGINE,
 }
 
 # What messages are called on the wire, for reasons shown to peers.
@@ -92,6 +114,12 @@ _NAMES: Final[Mapping[type, str]] = {
     WorkerOutput: "worker_output",
     JobBatch: "a batch",
     WorkerResponse: "worker_response",
+    WorkerProgress: "worker_progress",
+    ProgressReport: "worker_progress of a job",
+    CancelRequest: "cancel_request",
+    CancelJobs: "cancel_jobs",
+    WorkerDrain: "worker_drain",
+    WorkerResponses: "worker_responses",
     UnknownMessage: "an unknown message",
 }
 
@@ -103,11 +131,15 @@ class Connection:
         side: Which end.
         implicit_clients: A ``worker_request`` as the very first message registers its sender as a client,
             as the spec's example does. For engines that ask clients for no token.
+
+    Attributes:
+        extensions: What the peer asked for when it registered.
     """
 
     def __init__(self, side: Side, *, implicit_clients: bool = False) -> None:
         self.side = side
         self.state = State.AWAITING_REGISTRATION
+        self.extensions: frozenset[str] = frozenset()
         self._implicit_clients = implicit_clients
         self._unwrap_typed_arrays = side is Side.PEER
 
@@ -120,7 +152,9 @@ class Connection:
         """
         self._refuse_if_over()
         try:
-            message = codec.decode(raw, unwrap_typed_arrays=self._unwrap_typed_arrays)
+            message = codec.decode(
+                raw, unwrap_typed_arrays=self._unwrap_typed_arrays, extensions=self.extensions
+            )
         except InvalidMessage as error:
             self.state = State.FAILED
             raise RemoteProtocolError(str(error), close_code=error.close_code) from error
@@ -130,6 +164,8 @@ class Connection:
             reason = f"{_NAMES[kind]} is not allowed here ({self.state.value})"
             self.state = State.FAILED
             raise RemoteProtocolError(reason)
+        if self.state is State.AWAITING_REGISTRATION:
+            self._note_registration(message)
         self.state = following
         return message
 
@@ -144,10 +180,12 @@ class Connection:
         before = self.state
         self.sending(type(message))
         try:
-            return codec.encode(message)
+            raw = codec.encode(message)
         except InvalidMessage:
             self.state = before
             raise
+        self._note_registration(message)
+        return raw
 
     def sending(self, kind: type[Message]) -> None:
         """As `send`, for messages that were encoded in pieces."""
@@ -167,6 +205,10 @@ class Connection:
     def close(self) -> None:
         """The transport has ended."""
         self.state = State.CLOSED
+
+    def _note_registration(self, message: Message) -> None:
+        if isinstance(message, RegisterWorker | RegisterClient):
+            self.extensions = message.extensions
 
     def _refuse_if_over(self) -> None:
         if self.state is State.FAILED or self.state is State.CLOSED:

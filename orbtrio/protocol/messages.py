@@ -1,16 +1,17 @@
 """The messages of the protocol. One that exists is valid.
 
-The rare messages are frozen attrs classes that check themselves when they are built, whoever builds them.
-The hot ones are plain slotted classes that trust; `from_wire` fills them in one loop of exact type checks,
-for half a microsecond a job, against three times that with validators. Only the codec calls `from_wire`.
-Rejected: a structuring library (it casts where we must refuse), and dicts all the way down (nobody could
-tell any more what has been checked).
+Registrations check themselves when they are built (`registration`). All others are plain slotted classes that
+trust; `from_wire` fills them in one loop of exact type checks, for half a microsecond a job, against three
+times that with validators. Only the codec calls `from_wire` and `to_wire`. Rejected: a structuring library
+(it casts where we must refuse), and dicts all the way down (nobody could tell any more what has been
+checked).
 
 An invalid *job* is no invalid *message*: the spec skips the job and runs its neighbours. So it becomes an
 `InvalidJob`; a member of a batch or an output that is none is counted; the message stands.
 
-Whatever else others send is ignored: unknown fields of a registration, unknown extensions, unknown types. A
-tag, or anything of a type that we did not ask for, fails the check of the field that it stands in.
+Whatever else others send is ignored, unknown types and the messages of extensions that nobody asked for
+included. A tag, or anything of a type that we did not ask for, fails the check of the field that it stands
+in.
 """
 
 from __future__ import annotations
@@ -21,171 +22,60 @@ import attrs
 
 from orbtrio.errors import InvalidMessage
 from orbtrio.protocol import references
+from orbtrio.protocol.answers import (
+    MISSING,
+    ProgressReport,
+    WorkerOutput,
+    WorkerProgress,
+    WorkerResponse,
+    WorkerResponses,
+    list_of,
+)
 from orbtrio.protocol.references import MAX_RESOURCE_BYTES, Resource
+from orbtrio.protocol.registration import (
+    DEFAULT_MESSAGE_BYTES,
+    EXTENSIONS,
+    MAX_BATCH_SIZE,
+    MAX_WORKER_TYPE,
+    RegisterClient,
+    RegisterWorker,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = [
+    "DEFAULT_MESSAGE_BYTES",
     "EXTENSIONS",
+    "EXTENSION_MESSAGES",
     "MAX_BATCH_SIZE",
     "MAX_JOBS",
     "MAX_RESOURCE_BYTES",
     "MISSING",
     "BatchJob",
+    "CancelJobs",
+    "CancelRequest",
     "InvalidJob",
     "JobBatch",
     "JobRequest",
     "Message",
+    "ProgressReport",
     "RegisterClient",
     "RegisterWorker",
     "Registration",
     "Resource",
     "UnknownMessage",
+    "WorkerDrain",
     "WorkerOutput",
+    "WorkerProgress",
     "WorkerRequest",
     "WorkerResponse",
+    "WorkerResponses",
+    "drop_undefined",
 ]
-
-# What a peer may ask for when it registers.
-EXTENSIONS: Final = frozenset(
-    {"engine_errors", "progress", "cancel", "drain", "inline_resources", "batched_responses"}
-)
-
-# A worker that asks for larger batches gets these. No more than this is ever queued for one worker.
-MAX_BATCH_SIZE: Final = 1000
 
 # Ten times what one worker's queue holds. To refuse jobs one by one takes time, too.
 MAX_JOBS: Final = 10_000
-
-# Stock WebSocket libraries refuse messages of 1 MiB, so a worker that says nothing is sent less.
-DEFAULT_MESSAGE_BYTES: Final = 900 * 1024
-
-# Worker types become names of queues, and appear in settings, metrics and logs.
-_MAX_WORKER_TYPE: Final = 128
-
-MISSING: Final = attrs.NOTHING  # the client's id of a job that has none; null could be an id
-
-
-# --- Rules for fields ---------------------------------------------------------------------------------------
-
-
-def _rule(expected: str, holds: Callable[[Any], bool]) -> Callable[..., None]:
-    def validate(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if not holds(value):
-            raise InvalidMessage(f"expected {expected}", path=attribute.name)
-
-    return validate
-
-
-_text = _rule("text", lambda value: type(value) is str)
-_flag = _rule("true or false", lambda value: type(value) is bool)
-_whole = _rule("a positive whole number", lambda value: type(value) is int and value > 0)
-_seconds = _rule("a positive number", lambda value: type(value) in (int, float) and 0 < value < 1e9)
-_names = _rule("a list of text", lambda value: type(value) is frozenset)
-_worker_type = _rule(
-    f"1 to {_MAX_WORKER_TYPE} printable characters without a slash",
-    lambda value: (
-        type(value) is str and 0 < len(value) <= _MAX_WORKER_TYPE and value.isprintable() and "/" not in value
-    ),
-)
-
-
-# JavaScript has one type of number: its 32 may arrive as 32.0.
-def _as_whole(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def _as_batch_size(value: Any) -> Any:
-    value = _as_whole(value)
-    return min(value, MAX_BATCH_SIZE) if type(value) is int else value
-
-
-# A list is what came from the wire.
-def _as_names(value: Any) -> Any:
-    if type(value) is list and all(type(name) is str for name in value):
-        return EXTENSIONS.intersection(value)
-    return value
-
-
-# The optional fields that are there. Null is as good as absent.
-def _given(wire: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name in names if (value := wire.get(name)) is not None}
-
-
-@attrs.frozen(kw_only=True)
-class RegisterWorker:
-    """A worker introduces itself. Always its first message.
-
-    Attributes:
-        worker_type: The queue it serves, e.g. ``"embedding"``.
-        worker_secret: Shared; kept out of repr and logs. One that was absent, or no text, is ``""``: it
-            gets the same refusal as any wrong one.
-        max_batch_size: Most jobs per batch, 1 to 1000; more is clamped.
-        max_latency: Longest wait of a batch's oldest job, in seconds (wire: ``max_latency_ms``).
-        eager: Extension: while it has nothing to do, send what is queued at once.
-        max_unanswered_batches: Extension: the batches it wants to hold at a time; None for no limit.
-        max_message_bytes: Extension: the largest batch that it can receive.
-        extensions: Names out of `EXTENSIONS` that it asks for.
-
-    Raises:
-        InvalidMessage: a field has the wrong type or range (close code 1008).
-
-    Spec: "Worker Registration".
-    """
-
-    worker_type: str = attrs.field(validator=_worker_type)
-    worker_secret: str = attrs.field(repr=False, validator=_text)
-    max_batch_size: int = attrs.field(default=32, converter=_as_batch_size, validator=_whole)
-    max_latency: float = attrs.field(default=30.0, validator=_seconds)
-    eager: bool = attrs.field(default=False, validator=_flag)
-    max_unanswered_batches: int | None = attrs.field(
-        default=None, converter=_as_whole, validator=attrs.validators.optional(_whole)
-    )
-    max_message_bytes: int = attrs.field(default=DEFAULT_MESSAGE_BYTES, converter=_as_whole, validator=_whole)
-    extensions: frozenset[str] = attrs.field(default=frozenset(), converter=_as_names, validator=_names)
-
-    @classmethod
-    def from_wire(cls, wire: dict[str, Any]) -> RegisterWorker:
-        """Check an ``i_am_worker``."""
-        config = wire.get("worker_config")
-        if type(config) is not dict:
-            raise InvalidMessage("expected a map", path="worker_config")
-        secret = wire.get("worker_secret")
-        names = ("max_batch_size", "eager", "max_unanswered_batches", "max_message_bytes", "extensions")
-        optional = _given(config, *names)
-        latency_ms = _as_whole(config.get("max_latency_ms"))
-        if latency_ms is not None:
-            if type(latency_ms) is not int or latency_ms < 1:
-                raise InvalidMessage("expected a positive whole number", path="max_latency_ms")
-            optional["max_latency"] = latency_ms / 1000
-        secret = secret if type(secret) is str else ""
-        return cls(worker_type=config.get("worker_type", ""), worker_secret=secret, **optional)
-
-
-@attrs.frozen(kw_only=True)
-class RegisterClient:
-    """A client introduces itself (wire: ``i_am_server``, as the public engine's client is itself a server).
-
-    Attributes:
-        token: Says whose client it is, where the engine asks; kept out of repr and logs.
-        version: What it calls its version, if that is text. Any is welcome.
-        extensions: Names out of `EXTENSIONS` that it asks for.
-
-    Raises:
-        InvalidMessage: a field has the wrong type (1008).
-    """
-
-    token: str | None = attrs.field(default=None, repr=False, validator=attrs.validators.optional(_text))
-    version: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    extensions: frozenset[str] = attrs.field(default=frozenset(), converter=_as_names, validator=_names)
-
-    @classmethod
-    def from_wire(cls, wire: dict[str, Any]) -> RegisterClient:
-        """Check an ``i_am_server``."""
-        version = wire.get("version")
-        given = _given(wire, "token", "extensions")
-        return cls(version=version if type(version) is str else None, **given)
 
 
 @attrs.define(eq=False)
@@ -262,7 +152,7 @@ class WorkerRequest:
                 and type(client_job_id := member.get("job_id")) is str
                 and type(worker_type := member.get("worker_type")) is str
                 and type(job_input := member.get("input")) is dict
-                and 0 < len(worker_type) <= _MAX_WORKER_TYPE
+                and 0 < len(worker_type) <= MAX_WORKER_TYPE
             ):
                 jobs.append(JobRequest(client_job_id, worker_type, job_input))
                 continue
@@ -289,8 +179,8 @@ def _job_from_wire(wire: object) -> JobRequest | InvalidJob:
         return InvalidJob(MISSING, "expected a map with a job_id")
     client_job_id = wire["job_id"]
     worker_type = wire.get("worker_type")
-    if type(worker_type) is not str or not 0 < len(worker_type) <= _MAX_WORKER_TYPE:
-        return InvalidJob(client_job_id, f"worker_type: expected 1 to {_MAX_WORKER_TYPE} characters")
+    if type(worker_type) is not str or not 0 < len(worker_type) <= MAX_WORKER_TYPE:
+        return InvalidJob(client_job_id, f"worker_type: expected 1 to {MAX_WORKER_TYPE} characters")
     job_input = wire.get("input", {})
     if type(job_input) is not dict:
         return InvalidJob(client_job_id, "input: expected a map")
@@ -333,53 +223,90 @@ class JobBatch:
     Attributes:
         jobs: In the order sent.
         malformed: The number of members that were no job. One bad job does not spoil its batch.
+        resources: Extension ``inline_resources``: each file that the jobs name, as its path and its bytes.
     """
 
     jobs: list[BatchJob]
     malformed: int = 0
+    resources: list[tuple[str, bytes]] = attrs.Factory(list)
 
     @classmethod
-    def from_wire(cls, wire: dict[str, Any]) -> JobBatch:
-        """Check a batch."""
-        members = wire.get("inputs")
-        if type(members) is not list:
-            raise InvalidMessage("expected a list", path="inputs")
+    def from_wire(cls, wire: dict[str, Any], *, inline_resources: bool = True) -> JobBatch:
+        """Check a batch.
+
+        Args:
+            wire: The message.
+            inline_resources: Whether its resources are to be read; a field of that name is ignored if not.
+        """
+        members = list_of(wire, "inputs")
         jobs = [job for member in members if (job := BatchJob.from_wire(member)) is not None]
-        return cls(jobs, len(members) - len(jobs))
+        batch = cls(jobs, len(members) - len(jobs))
+        for member in list_of(wire, "resources") if inline_resources and "resources" in wire else ():
+            file = (member.get("path"), member.get("data")) if type(member) is dict else (None, None)
+            if type(file[0]) is not str or type(file[1]) is not bytes:
+                raise InvalidMessage("expected maps of a path and data", path="resources")
+            batch.resources.append((file[0], file[1]))
+        return batch
+
+
+# --- Extensions -------------------------------------------------------------------------------------------
 
 
 @attrs.define(eq=False)
-class WorkerOutput:
-    """Results of a worker. Spec: "Worker Output".
+class CancelRequest:
+    """Extension ``cancel``: a client no longer wants these jobs.
 
     Attributes:
-        entries: For each result the engine's job id, and the entry as one CBOR map that is known to be valid.
-        malformed: The number of members that were no entry. The good ones count all the same.
+        client_job_ids: The ids that the client gave; of any CBOR type, as there.
     """
 
-    entries: list[tuple[str, bytes]]
-    malformed: int = 0
-
-
-@attrs.define(eq=False)
-class WorkerResponse:
-    """A client's job is done.
-
-    Attributes:
-        client_job_id: The id that the client gave.
-        output: The worker's entry; or ``error`` and ``error_kind`` if the engine ended the job.
-    """
-
-    client_job_id: Any
-    output: dict[str, Any]
+    client_job_ids: list[Any]
 
     @classmethod
-    def from_wire(cls, wire: dict[str, Any]) -> WorkerResponse:
-        """Check a ``worker_response``."""
-        output = wire.get("output")
-        if type(output) is not dict:
-            raise InvalidMessage("expected a map", path="output")
-        return cls(wire.get("job_id", MISSING), output)
+    def from_wire(cls, wire: dict[str, Any]) -> CancelRequest:
+        """Check a ``cancel_request``."""
+        ids = list_of(wire, "job_ids")
+        if len(ids) > MAX_JOBS:
+            raise InvalidMessage(f"expected a list of at most {MAX_JOBS}", path="job_ids")
+        return cls(ids)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The ``cancel_request``."""
+        return {"type": "cancel_request", "job_ids": self.client_job_ids}
+
+
+@attrs.define(eq=False)
+class CancelJobs:
+    """Extension ``cancel``: nobody waits for these jobs any more. The worker still answers each of them.
+
+    Attributes:
+        job_ids: The engine's ids, as in the batch.
+    """
+
+    job_ids: list[str]
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> CancelJobs:
+        """Check a ``cancel_jobs``; what is no id of ours is left out."""
+        return cls([job_id for job_id in list_of(wire, "ids") if type(job_id) is str])
+
+    def to_wire(self) -> dict[str, Any]:
+        """The ``cancel_jobs``."""
+        return {"type": "cancel_jobs", "ids": self.job_ids}
+
+
+@attrs.frozen
+class WorkerDrain:
+    """Extension ``drain``: a worker wants no new batches; once it has answered all it has, it is closed."""
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> WorkerDrain:
+        """Check a ``worker_drain``; it has no fields."""
+        return cls()
+
+    def to_wire(self) -> dict[str, Any]:
+        """The ``worker_drain``."""
+        return {"type": "worker_drain"}
 
 
 @attrs.frozen
@@ -394,4 +321,49 @@ class UnknownMessage:
 
 
 Registration: TypeAlias = RegisterWorker | RegisterClient
-Message: TypeAlias = Registration | WorkerRequest | JobBatch | WorkerOutput | WorkerResponse | UnknownMessage
+Message: TypeAlias = (
+    Registration
+    | WorkerRequest
+    | JobBatch
+    | WorkerOutput
+    | WorkerResponse
+    | WorkerProgress
+    | ProgressReport
+    | CancelRequest
+    | CancelJobs
+    | WorkerDrain
+    | WorkerResponses
+    | UnknownMessage
+)
+
+# The messages of extensions, by their type on the wire: which extension, and how they are checked. That of
+# ``worker_progress`` is an engine's; a worker's is cut into entries instead.
+EXTENSION_MESSAGES: Final[Mapping[str, tuple[str, Callable[[dict[str, Any]], Message]]]] = {
+    "worker_progress": ("progress", ProgressReport.from_wire),
+    "cancel_request": ("cancel", CancelRequest.from_wire),
+    "cancel_jobs": ("cancel", CancelJobs.from_wire),
+    "worker_drain": ("drain", WorkerDrain.from_wire),
+    "worker_responses": ("batched_responses", WorkerResponses.from_wire),
+}
+
+# What we read one level down, by the field that holds it. All else passes through, whatever it is.
+_READ_FIELDS: Final = {
+    "worker_config": {"worker_type", "max_batch_size", "max_latency_ms", "max_message_bytes"}
+    | {"max_unanswered_batches", "eager", "extensions"},
+    "resources": {"id", "type", "data"},
+    "jobs": {"job_id", "worker_type", "input"},
+    "inputs": {"id", "job_id", "input"},
+}
+
+
+def drop_undefined(wire: dict[str, Any], undefined: object) -> None:
+    """Take `undefined` out of the fields that we read: JavaScript sends it for what is absent."""
+    for name in [name for name, value in wire.items() if value is undefined]:
+        del wire[name]
+    for name in _READ_FIELDS.keys() & wire.keys():
+        value = wire[name]
+        for fields in value if type(value) is list else [value]:
+            if type(fields) is dict and undefined in fields.values():
+                for field in _READ_FIELDS[name] & fields.keys():
+                    if fields[field] is undefined:
+                        del fields[field]

@@ -18,18 +18,26 @@ from hypothesis import strategies as st
 from orbtrio.errors import DecodeError, InvalidMessage, ResourceRejected
 from orbtrio.protocol import codec, scan
 from orbtrio.protocol.messages import (
+    EXTENSION_MESSAGES,
+    EXTENSIONS,
     MISSING,
     BatchJob,
+    CancelJobs,
+    CancelRequest,
     InvalidJob,
     JobBatch,
     JobRequest,
+    ProgressReport,
     RegisterClient,
     RegisterWorker,
     Resource,
     UnknownMessage,
+    WorkerDrain,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
     WorkerResponse,
+    WorkerResponses,
 )
 from tests.strategies import (
     BROKEN,
@@ -165,6 +173,57 @@ def test_a_document_travels_as_text() -> None:
     raw = codec.encode(message)
     assert cbor2.loads(raw)["resources"] == [{"id": "d", "type": "document", "data": "é"}]
     assert same(codec.decode(raw), message)
+
+
+# --- Extensions -------------------------------------------------------------------------------------------
+
+ENTRY: Final = b"\xa2\x62id\x61a\x64text\x61x"
+EXTENDED: Final[dict[str, Message]] = {
+    "worker_progress": WorkerProgress([("a", ENTRY)]),
+    "worker_progress of a job": ProgressReport("job-1", {"text": "x"}),
+    "cancel_request": CancelRequest(["job-1", 5, None, [1]]),
+    "cancel_jobs": CancelJobs(["a", "b"]),
+    "worker_drain": WorkerDrain(),
+    "worker_responses": WorkerResponses([WorkerResponse("job-1", {"x": 1}), WorkerResponse(2, {})]),
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+@pytest.mark.parametrize("unwrap", [False, True])
+def test_messages_of_extensions_survive_the_wire(name: str, unwrap: bool) -> None:
+    raw = codec.encode(EXTENDED[name])
+    assert same(codec.decode(raw, unwrap_typed_arrays=unwrap), EXTENDED[name])
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_nobody_has_heard_of_what_was_not_agreed_on(name: str) -> None:
+    """P-53, P-60: whatever it looks like."""
+    kind = name.split()[0]
+    unknown = UnknownMessage(kind)
+    extension, _ = EXTENSION_MESSAGES[kind]
+    assert codec.decode(codec.encode(EXTENDED[name]), extensions=EXTENSIONS - {extension}) == unknown
+    assert codec.decode(cbor2.dumps({"type": kind}), extensions=frozenset()) == unknown
+
+
+def test_progress_whose_type_comes_late_is_progress() -> None:
+    wire = {"x" * 64: 1, "progress": [{"id": "a", "text": "x"}, 5], "type": "worker_progress"}
+    assert same(codec.decode(cbor2.dumps(wire)), WorkerProgress([("a", ENTRY)], 1))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_output_has_a_list(late: bool) -> None:
+    wire = {"x" * 64 if late else "x": 1, "type": "worker_output", "output": {}}
+    with pytest.raises(InvalidMessage, match="output: expected a list"):
+        codec.decode(cbor2.dumps(wire))
+
+
+def test_a_batch_brings_its_files_to_those_who_asked() -> None:
+    """P-44."""
+    message = JobBatch([BatchJob("a", {"filepath": "/f"})], 0, [("/f", b"\x89PNG"), ("/g", b"")])
+    raw = codec.encode(message)
+    assert same(codec.decode(raw), message)
+    stock = codec.decode(raw, extensions=frozenset())
+    assert same(stock, JobBatch([BatchJob("a", {"filepath": "/f"})]))
 
 
 # --- Valid and broken messages ----------------------------------------------------------------------------
@@ -586,6 +645,13 @@ def test_batches_and_requests_of_any_length(count: int) -> None:
 
 
 @pytest.mark.parametrize("client_job_id", ["a", 5, None, 1.5, b"x", [1], {"a": 1}, DATE])
+def test_progress_goes_to_any_id(client_job_id: Any) -> None:
+    fields = codec.progress_fields(codec.progress_entry("ours", {"text": "x"}))
+    raw = b"".join(codec.progress_parts(codec.response_head(client_job_id), 2, fields))
+    assert same(codec.decode(raw), ProgressReport(client_job_id, {"text": "x"}, 2))
+
+
+@pytest.mark.parametrize("client_job_id", ["a", 5, None, 1.5, b"x", [1], {"a": 1}, DATE])
 def test_the_head_of_a_response_takes_any_id(client_job_id: Any) -> None:
     raw = codec.response_head(client_job_id) + codec.error_output("too late", "timeout")
     response = codec.decode(raw)
@@ -607,6 +673,20 @@ def test_nothing_shadows_the_fields_of_an_entry_or_a_job() -> None:
     assert cbor2.loads(codec.output_entry("a", {"id": "b", "x": 1})) == {"id": "a", "x": 1}
     raw = codec.request_job("a", "t", {}, {"job_id": "b", "worker_type": "u", "input": 1, "n": 2})
     assert cbor2.loads(raw) == {"job_id": "a", "worker_type": "t", "input": {}, "n": 2}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"\xa2\x62id\x61a\x61x\xd8\x40\x41\x00",
+        b"\xb9\x00\x02\x61x\xd8\x40\x41\x00\x62id\x61a",
+        b"\xa2\x66job_id\x61a\x61x\xd8\x40\x41\x00",
+        b"\xa3\x62id\xf7\x66job_id\x61a\x61x\xd8\x40\x41\x00",
+    ],
+    ids=["first", "later", "by another name", "absent"],
+)
+def test_progress_loses_the_engines_id_and_nothing_else(entry: bytes) -> None:
+    assert codec.progress_fields(entry) == b"\xa1\x61x\xd8\x40\x41\x00"
 
 
 def nested(levels: int) -> Any:

@@ -18,15 +18,22 @@ from orbtrio.errors import (
 from orbtrio.protocol.codec import encode
 from orbtrio.protocol.connection import TRANSITIONS, Connection, Side, State
 from orbtrio.protocol.messages import (
+    EXTENSIONS,
     BatchJob,
+    CancelJobs,
+    CancelRequest,
     JobBatch,
     JobRequest,
+    ProgressReport,
     RegisterClient,
     RegisterWorker,
     UnknownMessage,
+    WorkerDrain,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
     WorkerResponse,
+    WorkerResponses,
 )
 
 if TYPE_CHECKING:
@@ -41,8 +48,18 @@ EXAMPLES: Final[dict[type[Message], Message]] = {
     WorkerOutput: WorkerOutput([("a", b"\xa1\x62id\x61a")]),
     JobBatch: JobBatch([BatchJob("a", {"text": "hello"})]),
     WorkerResponse: WorkerResponse("job-1", {"id": "a"}),
+    WorkerProgress: WorkerProgress([("a", b"\xa1\x62id\x61a")]),
+    WorkerDrain: WorkerDrain(),
+    CancelJobs: CancelJobs(["a"]),
+    CancelRequest: CancelRequest(["job-1"]),
+    ProgressReport: ProgressReport("job-1", {"percent": 5}),
+    WorkerResponses: WorkerResponses([WorkerResponse("job-1", {"id": "a"})]),
 }
-BY_THE_PEER: Final = (RegisterWorker, RegisterClient, WorkerRequest, WorkerOutput)
+EXTENDED: Final = (WorkerProgress, WorkerDrain, CancelJobs, CancelRequest, ProgressReport, WorkerResponses)
+BY_THE_PEER: Final = (
+    *(RegisterWorker, RegisterClient, WorkerRequest, WorkerOutput),
+    *(WorkerProgress, WorkerDrain, CancelRequest),
+)
 
 # Written out once more, so that the table in the code cannot change by accident.
 LEGAL: Final[dict[tuple[State, type[Message]], State]] = {
@@ -52,6 +69,12 @@ LEGAL: Final[dict[tuple[State, type[Message]], State]] = {
     (WORKER, WorkerOutput): WORKER,
     (CLIENT, WorkerRequest): CLIENT,
     (CLIENT, WorkerResponse): CLIENT,
+    (WORKER, WorkerProgress): WORKER,
+    (WORKER, CancelJobs): WORKER,
+    (WORKER, WorkerDrain): WORKER,
+    (CLIENT, CancelRequest): CLIENT,
+    (CLIENT, ProgressReport): CLIENT,
+    (CLIENT, WorkerResponses): CLIENT,
 }
 CELLS: Final = [*itertools.product((AWAITING, WORKER, CLIENT), EXAMPLES)]
 
@@ -59,6 +82,7 @@ CELLS: Final = [*itertools.product((AWAITING, WORKER, CLIENT), EXAMPLES)]
 def connection_in(state: State, side: Side, **settings: Any) -> Connection:
     connection = Connection(side, **settings)
     connection.state = state
+    connection.extensions = EXTENSIONS
     return connection
 
 
@@ -147,6 +171,7 @@ UNKNOWN: Final = b"\xa1\x64type\x6fworker_progress"
 def test_unknown_messages_are_tolerated_once_registered(state: State, side: Side) -> None:
     """B-71, P-53."""
     connection = connection_in(state, side)
+    connection.extensions = frozenset()
     assert connection.receive(UNKNOWN) == UnknownMessage("worker_progress")
     assert connection.state is state
     with pytest.raises(InvalidMessage):
@@ -160,6 +185,49 @@ def test_an_unknown_message_registers_nobody() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         connection.receive(UNKNOWN)
     assert caught.value.close_code == 1008
+
+
+# --- Extensions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", EXTENDED)
+@pytest.mark.parametrize("state", [WORKER, CLIENT])
+def test_an_extension_exists_for_those_who_asked_for_it(kind: type[Message], state: State) -> None:
+    """P-60: a peer that did not ask may call its inventions as it likes."""
+    for connection in (connection_in(state, side) for side in Side):
+        connection.extensions = frozenset({"engine_errors"})
+        assert type(connection.receive(encode(EXAMPLES[kind]))) is UnknownMessage
+        assert connection.state is state
+
+
+@pytest.mark.parametrize(
+    "registration",
+    [
+        RegisterWorker(worker_type="llm", worker_secret="s", extensions=frozenset({"cancel", "progress"})),
+        RegisterClient(extensions=frozenset({"cancel", "progress"})),
+    ],
+)
+def test_both_ends_know_what_was_asked_for(registration: RegisterWorker | RegisterClient) -> None:
+    engine, peer = Connection(Side.ENGINE), Connection(Side.PEER)
+    assert engine.extensions == peer.extensions == frozenset()
+    engine.receive(peer.send(registration))
+    assert engine.extensions == peer.extensions == {"cancel", "progress"}
+
+
+def test_a_request_as_registration_asks_for_nothing() -> None:
+    engine = Connection(Side.ENGINE, implicit_clients=True)
+    engine.receive(encode(EXAMPLES[WorkerRequest]))
+    assert engine.extensions == frozenset()
+
+
+def test_files_come_with_batches_for_those_who_asked() -> None:
+    raw = encode(JobBatch([], 0, [("/a", b"x")]))
+    for extensions, expected in ((EXTENSIONS, [("/a", b"x")]), (frozenset[str](), [])):
+        worker = connection_in(WORKER, Side.PEER)
+        worker.extensions = extensions
+        batch = worker.receive(raw)
+        assert isinstance(batch, JobBatch)
+        assert batch.resources == expected
 
 
 # --- Implicit clients -------------------------------------------------------------------------------------
