@@ -21,7 +21,7 @@ Follow one job through the code:
 
 from __future__ import annotations
 
-from orbtrio.client import Client, ClientLimits, ClientStatistics, Job, JobResult, connect
+from orbtrio.client import Client, ClientLimits, ClientStatistics, Job, JobResult, JobStream, connect
 from orbtrio.engine.config import Config
 from orbtrio.engine.server import Engine, open_engine
 from orbtrio.engine.statistics import EngineStatistics
@@ -57,6 +57,7 @@ __all__ = [
     "JobFailed",
     "JobRefused",
     "JobResult",
+    "JobStream",
     "JobTimedOut",
     "OrbError",
     "ProtocolError",

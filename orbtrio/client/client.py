@@ -14,7 +14,9 @@ import trio
 from orbtrio._nursery import open_service_nursery
 from orbtrio.client.link import ClientLimits, Link, Signal
 from orbtrio.client.many import Job, JobResults
-from orbtrio.client.outbox import Outbox, Ticket, measure
+from orbtrio.client.outbox import Outbox
+from orbtrio.client.stream import JobStream
+from orbtrio.client.tickets import Ticket, measure
 from orbtrio.errors import ConnectionLost, InvalidMessage, ResourceRejected
 from orbtrio.inputs import attach
 from orbtrio.protocol.codec import request_job
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from orbtrio.client.many import JobSource
-    from orbtrio.client.outbox import Owner
+    from orbtrio.client.tickets import Owner
     from orbtrio.protocol.messages import Resource
 
 __all__ = ["Client", "ClientStatistics", "connect"]
@@ -36,6 +38,9 @@ _MARKER: Final = MARKER.encode()
 
 # The version that the public engine asks its clients for.
 _VERSION: Final = "1.0.1"
+
+# What every engine is asked for. One that knows none of it does nothing of it, and says so by its silence.
+_EXTENSIONS: Final = frozenset({"engine_errors", "progress", "cancel", "batched_responses"})
 
 
 @attrs.frozen(kw_only=True)
@@ -46,6 +51,7 @@ class ClientStatistics:
         in_flight: Jobs submitted that have not ended.
         sent: Jobs sent to the engine, counted anew each time that a lost connection made it necessary.
         answered: Jobs answered, with whatever result.
+        cancelled: Jobs that the engine was asked to stop: nobody waited for them any more.
         dropped: Answers that nobody waited for: late, or to ids never given.
         reconnects: Connections after the first.
     """
@@ -53,6 +59,7 @@ class ClientStatistics:
     in_flight: int
     sent: int
     answered: int
+    cancelled: int
     dropped: int
     reconnects: int
 
@@ -94,7 +101,7 @@ async def connect(
             ssl_context=ssl_context,
             limits=limits.transport,
         ),
-        RegisterClient(token=token, version=_VERSION, extensions=frozenset({"engine_errors"})),
+        RegisterClient(token=token, version=_VERSION, extensions=_EXTENSIONS),
         outbox,
         limits,
     )
@@ -146,7 +153,8 @@ class Client:
         Args:
             worker_type: Which workers can do it, e.g. ``"embedding"``.
             input: Anything that CBOR can hold, with `Image` and `Document` values at any depth.
-            timeout: Longest wait in seconds; without it the engine's five minutes count.
+            timeout: Longest wait in seconds, which an engine of ours is told, so that it gives up no sooner
+                and no later, up to the longest that it allows; without it the engine's five minutes count.
             extra: Fields that travel beside the input.
 
         Returns:
@@ -162,7 +170,8 @@ class Client:
             RegistrationRefused: the engine does not want this client: check the token.
             ConnectionLost: the client was closed. A lost connection alone is healed, not raised.
 
-        Cancelling forgets the job at once. Spec: "Full Request/Response Cycle".
+        Cancelling forgets the job at once, and so does the deadline. An engine of ours is told, and it tells
+        the worker: nobody computes for nobody. Spec: "Full Request/Response Cycle".
         """
         caller = _Caller()
         ticket = await self._enter(Job(worker_type, input, extra=extra, timeout=timeout), caller)
@@ -193,21 +202,62 @@ class Client:
         """
         return JobResults(jobs, self._enter, self._outbox, self._start, max_in_flight, max_in_flight_bytes)
 
+    def stream(
+        self,
+        worker_type: str,
+        input: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        heartbeat: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> JobStream:
+        """Have one job done, and follow how it gets on: a text word by word, a video frame by frame.
+
+        ```python
+        async with client.stream("llm", {"messages": messages}) as stream:
+            async for piece in stream:
+                print(piece["text"], end="", flush=True)
+        print(stream.output["response"])
+        ```
+
+        The short form is ``async for piece in client.stream(…)``. What a piece holds is up to the worker, and
+        so is whether there are any: from a worker that says nothing before it is done, or through an engine
+        without the extension, the loop just ends when there is an output.
+
+        Args:
+            worker_type: Which workers can do it, e.g. ``"llm"``.
+            input: As for `submit`.
+            timeout: Longest wait in seconds for the output, from when the stream is entered or first read.
+            heartbeat: Longest silence in seconds. A worker that has the job and says nothing for so long is
+                given up on: `JobRefused` of kind ``"heartbeat_timeout"``.
+            extra: Fields that travel beside the input.
+
+        Returns:
+            An asynchronous iterator of the pieces, in order; see `JobStream` for what happens when it is
+            left early, when a worker is lost, and when its reader is slow. A job that fails raises from the
+            loop what `submit` would raise, after the pieces that came before.
+        """
+        job = Job(worker_type, input, extra=extra, timeout=timeout)
+        enter = partial(self._enter, job, heartbeat=heartbeat)
+        return JobStream(enter, self._outbox, self._limits.max_unread_pieces, self._limits.max_unread_bytes)
+
     def statistics(self) -> ClientStatistics:
         """The counters as they are now."""
         return ClientStatistics(
             in_flight=len(self._outbox),
             sent=self._outbox.sent,
             answered=self._outbox.answered,
+            cancelled=self._outbox.cancelled,
             dropped=self._outbox.dropped,
             reconnects=self._link.opened - 1,
         )
 
     # Encode a job, take it into the outbox, wake the writer. A checkpoint only if files must be read.
-    async def _enter(self, job: Job, owner: Owner) -> Ticket:
+    async def _enter(self, job: Job, owner: Owner, *, heartbeat: float | None = None) -> Ticket:
         timeout = self._limits.job_timeout if job.timeout is None else job.timeout
-        if not timeout > 0:
-            raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
+        for name, seconds in (("timeout", timeout), ("heartbeat", heartbeat)):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"a {name} is a positive number of seconds, not {seconds!r}")
         deadline = trio.current_time() + timeout
         client_job_id = next(self._ids)
         job_input = job.input
@@ -229,8 +279,11 @@ class Client:
             limit = f"more than max_job_bytes ({self._limits.max_job_bytes})"
             raise InvalidMessage(f"with its resources {size} bytes, {limit}", path="job")
         ticket = Ticket(client_job_id, wire, resources, size, timeout, deadline, owner, job)
+        # Fields that the caller has set are the caller's.
+        own = job.extra or {}
+        ticket.tells_timeout = job.timeout is not None and "timeout_ms" not in own
+        ticket.heartbeat = None if "heartbeat_ms" in own else heartbeat
         self._outbox.add(ticket)
-        self._link.work.set()
         if deadline < self._sleeps_until:
             self._earlier.set()
         return ticket
@@ -260,3 +313,6 @@ class _Caller:
     def ended(self, ticket: Ticket) -> None:
         """Wake the task."""
         self.done.set()
+
+    def reported(self, ticket: Ticket, piece: dict[str, Any], size: int) -> None:
+        """Nobody reads along: that is what `Client.stream` is for."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ import trio
 from orbtrio._nursery import open_service_nursery
 from orbtrio.errors import ConfigError, ConnectionLost, RegistrationRefused, RemoteProtocolError
 from orbtrio.protocol.connection import Connection, Side
-from orbtrio.protocol.messages import WorkerResponse
+from orbtrio.protocol.messages import ProgressReport, WorkerResponse, WorkerResponses
 from orbtrio.transport import TransportLimits
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from orbtrio.protocol.messages import RegisterClient
     from orbtrio.transport import Transport
 
-__all__ = ["ClientLimits", "Link", "Signal"]
+__all__ = ["ClientLimits", "Link", "Signal", "call_soon"]
 
 logger = logging.getLogger("orbtrio.client")
 
@@ -70,6 +71,9 @@ class ClientLimits:
         longest_pause: Where that ends.
         probe_time: Within which an engine closes the connection if it will not take what it was sent. Matters
             only after one has done so.
+        max_unread_pieces: Of a stream whose reader is slower than the worker. One more, and the job ends with
+            an error, after the reader has had what there was.
+        max_unread_bytes: The same in bytes, as they came over the wire; a single piece may be larger.
         transport: Limits of the connection.
 
     Raises:
@@ -83,6 +87,8 @@ class ClientLimits:
     shortest_pause: float = 0.05
     longest_pause: float = 5.0
     probe_time: float = 0.5
+    max_unread_pieces: int = 10_000
+    max_unread_bytes: int = 64 << 20
     transport: TransportLimits = attrs.field(factory=partial(TransportLimits, max_message_bytes=32 << 20))
 
     def __attrs_post_init__(self) -> None:
@@ -99,15 +105,32 @@ class Signal:
 
     def __init__(self) -> None:
         self._event = trio.Event()
+        self._awaited = False
 
     def set(self) -> None:
         """Wake the waiter, or the next one at once."""
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait for `set`. What it was for may be done already: look, and wait again."""
-        await self._event.wait()
+        """Wait for `set`. What it was for may be done already: look, and wait again.
+
+        Raises:
+            trio.BusyResourceError: another task waits already.
+        """
+        if self._awaited:
+            raise trio.BusyResourceError("another task is waiting for the same")
+        self._awaited = True
+        try:
+            await self._event.wait()
+        finally:
+            self._awaited = False
         self._event = trio.Event()
+
+
+def call_soon(token: trio.lowlevel.TrioToken, function: Callable[[], None]) -> None:
+    """Call a function in Trio's thread, unless its run has ended. For finalisers: these run in any thread."""
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(function)
 
 
 class Link:
@@ -120,7 +143,7 @@ class Link:
         limits: Pauses.
 
     Attributes:
-        work: To be set when the outbox has something to send.
+        work: Set by the outbox when it has something to send.
         up: Set when there has been a connection.
         opened: Connections so far.
         last_loss: Why the last one ended, or could not be opened.
@@ -142,6 +165,7 @@ class Link:
         self._open_transport = open_transport
         self._registration = registration
         self._outbox = outbox
+        outbox.wake = self.work.set
         self._limits = limits
         self._opened_at = 0.0
         self._useful = False
@@ -173,6 +197,7 @@ class Link:
         connection = Connection(Side.PEER)
         async with self._open_transport() as transport:
             transport.send(connection.send(self._registration))
+            self._outbox.link_up(transport.announced)
             self.opened += 1
             self._opened_at = trio.current_time()
             self.up.set()
@@ -186,11 +211,17 @@ class Link:
                     await transport.close()
 
     async def _read(self, transport: Transport, connection: Connection) -> None:
+        outbox = self._outbox
         while True:
             for raw in await transport.receive():
                 message = connection.receive(raw)
                 if type(message) is WorkerResponse:
-                    self._outbox.answer(message)
+                    outbox.answer(message)
+                elif type(message) is WorkerResponses:
+                    for response in message.responses:
+                        outbox.answer(response)
+                elif type(message) is ProgressReport:
+                    outbox.progress(message, len(raw))
             self._useful = True
 
     async def _write(self, transport: Transport) -> None:
@@ -199,8 +230,8 @@ class Link:
             if outbox.suspicious:
                 await self._try_suspects(transport)
             while True:
-                while (request := outbox.next_request()) is not None:
-                    transport.send(*request)
+                while parts := outbox.next_cancel() or outbox.next_request(trio.current_time()):
+                    transport.send(*parts)
                     if transport.buffered_bytes > _WINDOW:
                         await transport.wait_sent(_WINDOW)
                 await self.work.wait()
@@ -215,10 +246,13 @@ class Link:
         self._useful = True
         while group := outbox.next_trial():
             for ticket in group:
-                transport.send(*outbox.lone_request(ticket))
+                transport.send(*outbox.lone_request(ticket, trio.current_time()))
                 await transport.wait_sent(_WINDOW)
             await trio.sleep(outbox.probe_time)
             outbox.acquit()
+            # A trial takes long, and who has left is no suspect.
+            while parts := outbox.next_cancel():
+                transport.send(*parts)
 
     # What the end of a connection, or of the attempt to open one, means for the jobs.
     def _lose(self, code: int | None, reason: str) -> None:

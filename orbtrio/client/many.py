@@ -30,13 +30,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
-from orbtrio.client.link import Signal
+from orbtrio.client.link import Signal, call_soon
 from orbtrio.errors import ConnectionLost, InvalidMessage
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from orbtrio.client.outbox import Outbox, Ticket
+    from orbtrio.client.outbox import Outbox
+    from orbtrio.client.tickets import Ticket
 
 __all__ = ["Job", "JobResult", "JobResults"]
 
@@ -99,9 +100,11 @@ Start: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 class JobResults:
     """The results of `Client.submit_many`, as they come. For one task at a time.
 
-    Leaving the loop early forgets the jobs that have no result yet. That happens when the iterator is closed,
-    by `aclose` or by ``async with``, or else when it is garbage.
+    Leaving the loop early forgets the jobs that have no result yet, and has the engine stop them if it can.
+    That happens when the iterator is closed, by `aclose` or by ``async with``, or else when it is garbage.
     """
+
+    _token: trio.lowlevel.TrioToken | None = None  # of Trio's thread, once the feeder runs in it
 
     def __init__(
         self,
@@ -112,7 +115,6 @@ class JobResults:
         max_in_flight: int,
         max_in_flight_bytes: int,
     ) -> None:
-        self._started = False
         if max_in_flight < 1 or max_in_flight_bytes < 1:
             raise ValueError("max_in_flight and max_in_flight_bytes are at least 1")
         self._start = start
@@ -130,9 +132,9 @@ class JobResults:
             Exception: the source's own, after the results of the jobs that it had given.
         """
         flow = self._flow
-        if not (self._started or flow.fed):
+        if self._token is None and not flow.fed:
             self._start(flow.feed)
-            self._started = True
+            self._token = trio.lowlevel.current_trio_token()
         while not flow.ready:
             if flow.fed and not flow.held:
                 failure, flow.failure = flow.failure, None
@@ -143,7 +145,7 @@ class JobResults:
     async def aclose(self) -> None:
         """Forget what has no result yet, and wait until the source has been let go."""
         self._flow.abandon()
-        if self._started:
+        if self._token is not None:
             await self._flow.done.wait()
 
     async def __aenter__(self) -> JobResults:
@@ -156,8 +158,8 @@ class JobResults:
 
     # `async for` does not close its iterator when it is left by `break`, so this is how most of them end.
     def __del__(self) -> None:
-        if self._started:
-            self._flow.abandon()
+        if self._token is not None:
+            call_soon(self._token, self._flow.abandon)
 
 
 class _Flow:
@@ -192,6 +194,9 @@ class _Flow:
     def ended(self, ticket: Ticket) -> None:
         """A job has its outcome."""
         self._put(JobResult(ticket.tag, ticket.error, ticket.output), ticket.size)
+
+    def reported(self, ticket: Ticket, piece: dict[str, Any], size: int) -> None:
+        """Of many jobs, only the results count."""
 
     def take(self) -> JobResult:
         """Hand over the oldest result; the feeder may draw another job."""

@@ -2,13 +2,15 @@
 
 No tasks, no clock, no sockets: others act, this module keeps the books.
 
-| a ticket is | sent | answered, expired, forgotten | link lost |
-|---|---|---|---|
-| waiting | carried | ended | - |
-| carried by a request of this link | - | ended | waiting, or suspected |
-| suspected | carried, alone in its request | ended | suspected |
+| a ticket is | sent | answered | expired, forgotten | link lost |
+|---|---|---|---|---|
+| waiting | carried | ended | ended | - |
+| carried by a request of this link | - | ended | ended, and to be cancelled | waiting, or suspected |
+| suspected | carried, alone in its request | ended | ended | suspected |
 
-An ended ticket is in no table any more. Its id may still surface in a queue, which then skips it.
+An ended ticket is in no table any more. Its id may still surface in a queue, which then skips it. To be
+cancelled is an id, until the engine has been told; with the link goes the engine's interest in its jobs, so
+there is nothing to tell on the next.
 
 **Poisonous jobs.** An engine that will not take a request closes the whole connection (1008, 1009), and with
 it go the requests of everybody else. To send all of it again would be to do that for ever, and the protocol
@@ -28,25 +30,26 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from orbtrio.client.tickets import RESOURCE_OVERHEAD, Carrier
 from orbtrio.errors import JobError, JobRefused, JobTimedOut
-from orbtrio.protocol.codec import request_parts, resource_entry
+from orbtrio.protocol.codec import encode, request_parts, resource_entry
+from orbtrio.protocol.messages import CancelRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orbtrio.protocol.messages import Resource, WorkerResponse
+    from orbtrio.client.tickets import Owner, Ticket
+    from orbtrio.protocol.messages import ProgressReport, Resource, WorkerResponse
 
-__all__ = ["Outbox", "Owner", "Ticket", "measure"]
+__all__ = ["Outbox"]
 
 # Enough to make the cost of a frame vanish, and few enough that no engine chokes on one message.
 _MAX_JOBS: Final = 512
 
-# Around a resource's data: its id, its type, the names of the fields.
-_RESOURCE_OVERHEAD: Final = 128
+# So many ids are less than 64 KiB, which an engine decodes without walking through it first.
+_MAX_CANCELLED: Final = 4096
 
 # Jobs that have ended stay in the queues, as ids, until there are so many more of them than of living ones.
 _MAX_DEAD: Final = 1024
@@ -55,74 +58,6 @@ _MAX_DEAD: Final = 1024
 _CONVICTED: Final = 2
 
 _LONGEST_PROBE: Final = 8.0
-
-
-class Owner(Protocol):
-    """Whoever waits for tickets."""
-
-    def ended(self, ticket: Ticket) -> None:
-        """Take back a ticket that has its outcome. Called once, never blocks."""
-
-
-def measure(wire: bytes, resources: tuple[Resource, ...]) -> int:
-    """The size of a job that is encoded as `wire` and refers to `resources`, in bytes."""
-    return len(wire) + sum(len(resource.data) + _RESOURCE_OVERHEAD for resource in resources)
-
-
-@attrs.define(eq=False)
-class _Request:
-    """One message of this link; `accepted` once any of its jobs was answered."""
-
-    jobs: int
-    accepted: bool = False
-
-
-@attrs.define(eq=False)
-class Ticket:
-    """One job, from `Outbox.add` until its owner has it back.
-
-    Attributes:
-        client_job_id: Unique within the client, and the same however often it is sent.
-        wire: The encoded job.
-        resources: What its input refers to.
-        size: Bytes that it holds, in its request and in memory; see `measure`.
-        timeout: Seconds that its owner grants it.
-        deadline: When they are over.
-        owner: Who waits for it.
-        tag: The owner's own.
-        output: Its result, if it has one.
-        error: Why it has none.
-        strikes: Links that it took down with no other job to blame.
-    """
-
-    client_job_id: str
-    wire: bytes
-    resources: tuple[Resource, ...]
-    size: int
-    timeout: float
-    deadline: float
-    owner: Owner
-    tag: Any = None
-    output: dict[str, Any] | None = None
-    error: Exception | None = None
-    strikes: int = 0
-    _request: _Request | None = None
-
-    @property
-    def unproven(self) -> bool:
-        """Whether the engine was sent it and may refuse it yet."""
-        return self._request is not None and not self._request.accepted
-
-    @property
-    def alone(self) -> bool:
-        """Whether it has a request of its own."""
-        return self._request is not None and self._request.jobs == 1
-
-    def end(self, output: dict[str, Any] | None, error: Exception | None = None) -> None:
-        """Give it back to its owner, with one of the two."""
-        self.output = output
-        self.error = error
-        self.owner.ended(self)
 
 
 class Outbox:
@@ -134,17 +69,22 @@ class Outbox:
             take.
 
     Attributes:
+        wake: Called whenever there is something to send. Cheap, never blocks.
         carried: Requests sent on this link.
         sent: Jobs sent, each time counted.
         answered: Answers that somebody waited for.
-        dropped: Answers that nobody waited for (any more).
+        cancelled: Jobs that the engine was asked to stop.
+        dropped: Answers that nobody waited for (any more). That a cancelled job is cancelled is no such
+            answer.
     """
 
     def __init__(self, *, max_request_bytes: int, probe_time: float) -> None:
         self.probe_time = probe_time
+        self.wake: Callable[[], None] = lambda: None
         self.carried = 0
         self.sent = 0
         self.answered = 0
+        self.cancelled = 0
         self.dropped = 0
         self._max_request_bytes = max_request_bytes
         self._open: dict[str, Ticket] = {}
@@ -155,7 +95,9 @@ class Outbox:
         self._suspects: deque[list[Ticket]] = deque()
         self._on_trial: list[Ticket] = []
         self._unaccepted = 0
-        self._acquitted: list[_Request] = []
+        self._acquitted: list[Carrier] = []
+        self._announced: frozenset[str] = frozenset()
+        self._to_cancel: list[str] = []
 
     def __len__(self) -> int:
         return len(self._open)
@@ -173,29 +115,48 @@ class Outbox:
             heapq.heapify(self._deadlines)
         if len(self._waiting) > most:
             self._waiting = deque(each for each in self._waiting if each in self._open)
+        self.wake()
 
     def answer(self, response: WorkerResponse) -> None:
         """End the job that a response is for. If nobody waits (it is late, or not ours), drop it."""
         client_job_id = response.client_job_id
         # An engine may put anything into the id, even what cannot be a key.
         ticket = self._open.pop(client_job_id, None) if type(client_job_id) is str else None
+        output = response.output
         if ticket is None:
-            self.dropped += 1
+            self.dropped += output.get("error_kind") != "cancelled"
             return
         self.answered += 1
-        request = ticket._request
-        if request is not None and not request.accepted:
-            request.accepted = True
-            self._unaccepted -= 1
-        output = response.output
+        self._accept(ticket)
         # The engine's id, of no use to anybody here.
         output.pop("id", None)
         error = JobError.of(output)
         ticket.end(output if error is None else None, error)
 
+    def progress(self, report: ProgressReport, size: int) -> None:
+        """Pass on what a worker has to tell of a job, in a message of `size` bytes."""
+        client_job_id = report.client_job_id
+        ticket = self._open.get(client_job_id) if type(client_job_id) is str else None
+        if ticket is not None and ticket.carrier is not None:
+            self._accept(ticket)
+            ticket.report(report.attempt, report.progress, size)
+
+    # The engine has said a word about it, so it has taken the request that it is in.
+    def _accept(self, ticket: Ticket) -> None:
+        carrier = ticket.carrier
+        if carrier is not None and not carrier.accepted:
+            carrier.accepted = True
+            self._unaccepted -= 1
+
     def forget(self, ticket: Ticket) -> None:
-        """Its owner waits no longer. Does nothing if it has ended."""
-        self._open.pop(ticket.client_job_id, None)
+        """Its owner waits no longer: the engine shall stop it. Does nothing if it has ended."""
+        if self._open.pop(ticket.client_job_id, None) is not None:
+            self._cancel(ticket)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if ticket.carrier is not None and "cancel" in self._announced:
+            self._to_cancel.append(ticket.client_job_id)
+            self.wake()
 
     def fail(self, make_error: Callable[[], Exception]) -> None:
         """End every job, each with an error of its own: a shared one would gather the tracebacks of all."""
@@ -220,11 +181,26 @@ class Outbox:
         """End the jobs whose time is over."""
         while self.next_deadline <= now:
             ticket = self._open.pop(self._deadlines[0][1])
+            # The engine's clock may be late, or it may have another opinion of how long a job may take.
+            self._cancel(ticket)
             ticket.end(None, JobTimedOut(f"no answer within {ticket.timeout:g} s"))
 
     # ----------------------------------------------------------------------------------------- on the link
 
-    def next_request(self) -> list[bytes] | None:
+    def link_up(self, announced: frozenset[str]) -> None:
+        """There is a new link, to an engine that knows these extensions."""
+        self._announced = announced
+
+    def next_cancel(self) -> list[bytes] | None:
+        """A message, in parts, with the jobs that the engine shall stop; None if there are none."""
+        if not self._to_cancel:
+            return None
+        request = CancelRequest(self._to_cancel[:_MAX_CANCELLED])
+        del self._to_cancel[:_MAX_CANCELLED]
+        self.cancelled += len(request.client_job_ids)
+        return [encode(request)]
+
+    def next_request(self, now: float) -> list[bytes] | None:
         """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits."""
         tickets: list[Ticket] = []
         known: set[str] = set()
@@ -236,26 +212,25 @@ class Outbox:
                 for resource in ticket.resources:
                     if resource.resource_id not in known:
                         known.add(resource.resource_id)
-                        size += len(resource.data) + _RESOURCE_OVERHEAD
+                        size += len(resource.data) + RESOURCE_OVERHEAD
                 if tickets and (size > self._max_request_bytes or len(tickets) == _MAX_JOBS):
                     break
                 tickets.append(ticket)
             self._waiting.popleft()
-        return self._carry(tickets) if tickets else None
+        return self._carry(tickets, now) if tickets else None
 
-    def _carry(self, tickets: list[Ticket]) -> list[bytes]:
-        request = _Request(len(tickets))
+    def _carry(self, tickets: list[Ticket], now: float) -> list[bytes]:
+        carrier = Carrier(len(tickets))
+        jobs: list[bytes] = []
         resources: dict[str, Resource] = {}
         for ticket in tickets:
-            ticket._request = request
+            jobs.append(ticket.carry(carrier, self._announced, now))
             for resource in ticket.resources:
                 resources[resource.resource_id] = resource
         self.carried += 1
         self._unaccepted += 1
         self.sent += len(tickets)
-        return request_parts(
-            [resource_entry(resource) for resource in resources.values()], [ticket.wire for ticket in tickets]
-        )
+        return request_parts([resource_entry(resource) for resource in resources.values()], jobs)
 
     def link_lost(self, refusal: str = "") -> None:
         """The link has ended: all that it carried must be sent again, except a job that is the reason.
@@ -263,6 +238,8 @@ class Outbox:
         Args:
             refusal: What the engine said, if it ended the link because of something that we sent.
         """
+        self._announced = frozenset()
+        self._to_cancel.clear()
         unproven = [ticket for ticket in self._open.values() if ticket.unproven]
         if refusal and unproven:
             self._accuse(unproven, refusal)
@@ -274,7 +251,7 @@ class Outbox:
         suspected = {ticket for group in self._suspects for ticket in group}
         self._waiting.clear()
         for ticket in self._open.values():
-            ticket._request = None
+            ticket.carrier = None
             if ticket not in suspected:
                 self._waiting.append(ticket.client_job_id)
 
@@ -292,13 +269,13 @@ class Outbox:
             self._on_trial = [ticket for ticket in group if ticket.client_job_id in self._open]
         return self._on_trial
 
-    def lone_request(self, ticket: Ticket) -> list[bytes]:
+    def lone_request(self, ticket: Ticket, now: float) -> list[bytes]:
         """A request with one job of the group on trial."""
-        return self._carry([ticket])
+        return self._carry([ticket], now)
 
     def acquit(self) -> None:
         """The link survived the group."""
-        self._acquitted += [ticket._request for ticket in self._on_trial if ticket._request is not None]
+        self._acquitted += [ticket.carrier for ticket in self._on_trial if ticket.carrier is not None]
         self._on_trial = []
 
     def _accuse(self, unproven: list[Ticket], refusal: str) -> None:

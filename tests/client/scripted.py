@@ -13,11 +13,18 @@ from orbtrio.client import ClientLimits, connect
 from orbtrio.errors import ConnectionLost, OrbError
 from orbtrio.protocol.codec import encode
 from orbtrio.protocol.connection import Connection, Side
-from orbtrio.protocol.messages import RegisterClient, WorkerRequest, WorkerResponse
+from orbtrio.protocol.messages import (
+    CancelRequest,
+    ProgressReport,
+    RegisterClient,
+    WorkerRequest,
+    WorkerResponse,
+    WorkerResponses,
+)
 from orbtrio.transport import TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from orbtrio.client import Client
     from orbtrio.protocol.messages import JobRequest
@@ -32,12 +39,16 @@ class ScriptedLink:
     Attributes:
         registration: The client's introduction.
         close_code: How the client took its leave; None while it has not.
+        raw: Every message as it came.
+        cancels: The ids of each message that cancelled jobs.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.registration: RegisterClient | None = None
         self.close_code: int | None = None
+        self.raw: list[bytes] = []
+        self.cancels: list[list[Any]] = []
         self.ended = trio.Event()
         self.reading = trio.CancelScope()
         self.farewell = (1000, "")
@@ -67,6 +78,15 @@ class ScriptedLink:
         """Send a response, whether or not it makes sense."""
         self.transport.send(encode(WorkerResponse(client_job_id, output)))
 
+    def answer_together(self, jobs: list[JobRequest]) -> None:
+        """Answer jobs with an echo of their input, in one message."""
+        echoes = [WorkerResponse(job.client_job_id, {"id": "any", "echo": job.input}) for job in jobs]
+        self.transport.send(encode(WorkerResponses(echoes)))
+
+    def report(self, job: JobRequest, attempt: int = 1, **fields: Any) -> None:
+        """Tell of a job's progress."""
+        self.transport.send(encode(ProgressReport(job.client_job_id, fields, attempt)))
+
     async def echo(self) -> None:
         """Answer everything until the connection ends."""
         async for request in self._requests:
@@ -89,9 +109,12 @@ class ScriptedLink:
         try:
             while True:
                 for raw in await self.transport.receive():
+                    self.raw.append(raw)
                     message = connection.receive(raw)
                     if isinstance(message, RegisterClient):
                         self.registration = message
+                    elif isinstance(message, CancelRequest):
+                        self.cancels.append(message.client_job_ids)
                     else:
                         assert isinstance(message, WorkerRequest)
                         self._sender.send_nowait(message)
@@ -105,6 +128,7 @@ class ScriptedEngine:
     """Where the client connects to.
 
     Attributes:
+        announce: The extensions that it knows; none, as a stock one.
         down: Connections are refused.
         deaf: Connections are accepted, and then not looked at.
         lockstep: Connections have no buffer: what is not read cannot be sent.
@@ -112,6 +136,7 @@ class ScriptedEngine:
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
+        self.announce: Collection[str] = ()
         self.down = False
         self.deaf = False
         self.lockstep = False
@@ -139,7 +164,9 @@ class ScriptedEngine:
             head += await stream.receive_some()
         # A stopped process sends no pings either.
         limits = TransportLimits(ping_interval=1e9 if self.deaf else 20)
-        async with open_server_transport(stream, head, peer="client", limits=limits) as transport:
+        async with open_server_transport(
+            stream, head, peer="client", limits=limits, announce=self.announce
+        ) as transport:
             link = ScriptedLink(transport)
             self._sender.send_nowait(link)
             with link.reading:
@@ -152,12 +179,17 @@ class ScriptedEngine:
 
 @asynccontextmanager
 async def engine_and_client(
-    *, lockstep: bool = False, token: str | None = None, limits: ClientLimits | None = None
+    *,
+    lockstep: bool = False,
+    token: str | None = None,
+    limits: ClientLimits | None = None,
+    announce: Collection[str] = (),
 ) -> AsyncIterator[tuple[ScriptedEngine, ScriptedLink, Client]]:
     """A scripted engine, its first connection, and the client at the other end."""
     async with trio.open_nursery() as nursery:
         engine = ScriptedEngine(nursery)
         engine.lockstep = lockstep
+        engine.announce = announce
         async with connect(URL, open_stream=engine.open_stream, token=token, limits=limits) as client:
             yield engine, await engine.link(), client
         nursery.cancel_scope.cancel()

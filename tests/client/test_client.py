@@ -50,7 +50,7 @@ async def test_a_job_goes_out_whole_and_its_output_comes_back_without_the_engine
         assert link.registration is not None
         assert link.registration.version == "1.0.1"
         assert link.registration.token == "s3cret"
-        assert link.registration.extensions == {"engine_errors"}
+        assert link.registration.extensions == {"engine_errors", "progress", "cancel", "batched_responses"}
 
 
 async def test_jobs_of_one_turn_share_a_request_and_answers_find_their_way_in_any_order() -> None:

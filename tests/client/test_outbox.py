@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orbtrio.client.outbox import Outbox, Ticket, measure
+from orbtrio.client.outbox import Outbox
+from orbtrio.client.tickets import Ticket, measure
 from orbtrio.errors import ConnectionLost, JobFailed, JobRefused, JobTimedOut
 from orbtrio.protocol.codec import decode, request_job
-from orbtrio.protocol.messages import Resource, WorkerRequest, WorkerResponse
+from orbtrio.protocol.messages import CancelRequest, ProgressReport, Resource, WorkerRequest, WorkerResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,13 @@ class Owner:
 
     def __init__(self) -> None:
         self.tickets: list[Ticket] = []
+        self.pieces: list[tuple[str, int, dict[str, Any], int]] = []
 
     def ended(self, ticket: Ticket) -> None:
         self.tickets.append(ticket)
+
+    def reported(self, ticket: Ticket, piece: dict[str, Any], size: int) -> None:
+        self.pieces.append((ticket.client_job_id, ticket.runs, piece, size))
 
     @property
     def errors(self) -> dict[str, Exception | None]:
@@ -62,7 +67,7 @@ def add(
 
 
 def requests(outbox: Outbox) -> Iterator[WorkerRequest]:
-    while (parts := outbox.next_request()) is not None:
+    while (parts := outbox.next_request(0.0)) is not None:
         yield read(parts)
 
 
@@ -88,7 +93,7 @@ def test_what_waits_is_packed_into_one_request_in_order(outbox: Outbox, owner: O
     for number in range(100):
         add(outbox, owner, f"{number:02}")
     assert sent(outbox) == [[f"{number:02}" for number in range(100)]]
-    assert outbox.next_request() is None
+    assert outbox.next_request(0.0) is None
     assert (len(outbox), outbox.sent, outbox.carried) == (100, 100, 1)
 
 
@@ -245,11 +250,152 @@ def test_after_a_lost_link_what_was_not_answered_is_sent_again_in_order(outbox: 
     assert sent(outbox) == [["a", "c", "d"]]
 
 
+# --- Cancelling --------------------------------------------------------------------------------------------
+
+OURS = frozenset({"cancel"})
+
+
+def cancelled(outbox: Outbox) -> list[list[str]]:
+    messages = []
+    while (parts := outbox.next_cancel()) is not None:
+        message = decode(b"".join(parts))
+        assert isinstance(message, CancelRequest)
+        messages.append(message.client_job_ids)
+    return messages
+
+
+def test_what_the_engine_has_and_nobody_waits_for_is_cancelled_in_one_message(
+    outbox: Outbox, owner: Owner
+) -> None:
+    outbox.link_up(OURS)
+    tickets = [add(outbox, owner, job_id) for job_id in "abc"]
+    late = add(outbox, owner, "late", timeout=0.5)
+    assert sent(outbox) == [["a", "b", "c", "late"]]
+    woken: list[bool] = []
+    outbox.wake = lambda: woken.append(True)
+    outbox.forget(tickets[0])
+    outbox.forget(tickets[0])
+    outbox.forget(tickets[2])
+    outbox.expire(0.5)
+    assert isinstance(late.error, JobTimedOut)
+    assert len(woken) == 3
+    assert cancelled(outbox) == [["a", "c", "late"]]
+    assert cancelled(outbox) == []
+    assert (outbox.cancelled, len(outbox)) == (3, 1)
+
+
+def test_what_the_engine_never_had_or_has_answered_is_not_cancelled(outbox: Outbox, owner: Owner) -> None:
+    outbox.link_up(OURS)
+    answered = add(outbox, owner, "answered")
+    assert sent(outbox) == [["answered"]]
+    answer(outbox, "answered")
+    outbox.forget(answered)
+    outbox.forget(add(outbox, owner, "waiting"))
+    outbox.expire(add(outbox, owner, "expired").deadline)
+    assert cancelled(outbox) == []
+
+
+def test_an_engine_that_does_not_know_how_is_not_asked_to_cancel(outbox: Outbox, owner: Owner) -> None:
+    outbox.link_up(frozenset({"progress"}))
+    ticket = add(outbox, owner, "a")
+    assert sent(outbox) == [["a"]]
+    outbox.forget(ticket)
+    assert cancelled(outbox) == []
+
+
+def test_what_was_to_be_cancelled_is_gone_with_the_link(outbox: Outbox, owner: Owner) -> None:
+    outbox.link_up(OURS)
+    gone, kept = add(outbox, owner, "gone"), add(outbox, owner, "kept")
+    assert sent(outbox) == [["gone", "kept"]]
+    outbox.forget(gone)
+    outbox.link_lost()
+    # Nor is the next engine told of what only the former had.
+    outbox.forget(kept)
+    outbox.link_up(OURS)
+    assert cancelled(outbox) == []
+    assert sent(outbox) == []
+
+
+def test_a_cancel_request_stays_small(owner: Owner) -> None:
+    outbox = Outbox(max_request_bytes=1 << 30, probe_time=0.5)
+    outbox.link_up(OURS)
+    tickets = [add(outbox, owner, f"12345678-{number}") for number in range(10_000)]
+    assert sum(map(len, sent(outbox))) == 10_000
+    for ticket in tickets:
+        outbox.forget(ticket)
+    sizes = []
+    while (parts := outbox.next_cancel()) is not None:
+        sizes.append(sum(map(len, parts)))
+    assert len(sizes) == 3
+    assert max(sizes) < 64 * 1024
+    assert outbox.cancelled == 10_000
+
+
+def test_that_a_cancelled_job_is_cancelled_surprises_nobody(outbox: Outbox, owner: Owner) -> None:
+    outbox.link_up(OURS)
+    ticket = add(outbox, owner, "a")
+    assert sent(outbox) == [["a"]]
+    outbox.forget(ticket)
+    answer(outbox, "a", error="cancelled", error_kind="cancelled")
+    assert outbox.dropped == 0
+    # Unless the engine was faster than the cancelling.
+    answer(outbox, "a", vector=[0.5])
+    assert (outbox.dropped, outbox.answered) == (1, 0)
+
+
+def test_who_stands_trial_and_is_cancelled_is_cancelled_at_the_engine(outbox: Outbox, owner: Owner) -> None:
+    bad, good = add(outbox, owner, "bad"), add(outbox, owner, "good")
+    assert sent(outbox) == [["bad", "good"]]
+    outbox.link_lost("1009")
+    outbox.link_up(OURS)
+    assert trial(outbox) == ["bad"]
+    outbox.forget(bad)
+    assert cancelled(outbox) == [["bad"]]
+    # A trial that has no defendant any more convicts nobody.
+    outbox.link_lost("1009")
+    outbox.link_up(OURS)
+    assert trial(outbox) == ["good"]
+    assert good.strikes == 0
+    assert not owner.tickets
+
+
+# --- Progress ----------------------------------------------------------------------------------------------
+
+
+def test_progress_goes_to_whoever_waits_for_the_job(outbox: Outbox, owner: Owner) -> None:
+    add(outbox, owner, "a")
+    add(outbox, owner, "waiting")
+    outbox.progress(ProgressReport("waiting", {"too": "early"}), 10)
+    assert sent(outbox) == [["a", "waiting"]]
+    outbox.progress(ProgressReport("a", {"percent": 10}), 70)
+    outbox.progress(ProgressReport("a", {"percent": 5}, attempt=2), 80)
+    for stranger in ("never", 7, None, ["a"], {"b": 1}):
+        outbox.progress(ProgressReport(stranger, {}), 10)
+    answer(outbox, "a")
+    outbox.progress(ProgressReport("a", {"too": "late"}), 10)
+    assert owner.pieces == [("a", 1, {"percent": 10}, 70), ("a", 2, {"percent": 5}, 80)]
+    assert outbox.dropped == 0
+
+
+def test_progress_proves_that_a_request_was_taken(outbox: Outbox, owner: Owner) -> None:
+    """P-20, as an answer does."""
+    add(outbox, owner, "a")
+    add(outbox, owner, "b")
+    assert sent(outbox) == [["a", "b"]]
+    bad = add(outbox, owner, "bad")
+    assert sent(outbox) == [["bad"]]
+    outbox.progress(ProgressReport("a", {}), 10)
+    outbox.link_lost("1008")
+    assert bad.strikes == 1
+    assert sent(outbox) == [["a", "b"]]
+    assert trial(outbox) == ["bad"]
+
+
 # --- Trials ------------------------------------------------------------------------------------------------
 
 
 def trial(outbox: Outbox) -> list[str]:
-    group = [read(outbox.lone_request(ticket)) for ticket in outbox.next_trial()]
+    group = [read(outbox.lone_request(ticket, 0.0)) for ticket in outbox.next_trial()]
     assert all(len(request.jobs) == 1 for request in group)
     return [request.jobs[0].client_job_id for request in group]
 
@@ -419,7 +565,7 @@ class Engine:
 
         while group := self.outbox.next_trial():
             for ticket in group:
-                deliver(read(self.outbox.lone_request(ticket)))
+                deliver(read(self.outbox.lone_request(ticket, 0.0)))
             if wait(self.outbox.probe_time):
                 return True
             self.outbox.acquit()
