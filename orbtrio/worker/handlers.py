@@ -2,10 +2,14 @@
 
 A handler is foreign code. It may be sync or async, take one input or a list, raise, return too few results or
 things that CBOR cannot carry. What to call next and what to make of the outcome is the same for all four
-kinds, so it is written once, as generators that yield the argument of each call and are sent its result, or
+kinds, so it is written once, as generators that yield the jobs of each call and are sent its result, or
 thrown its exception (`_one_by_one`, `_together`). Two drivers run them: `_drive` in a thread, `_drive_async`
 in the event loop. Rejected: wrapping sync handlers as async ones, which costs a hop to a thread per job (100
 us) where this costs one per batch.
+
+Jobs that nobody waits for any more are answered without a call. A call that runs already is told: by the flag
+of its jobs, which it may look at or not, and in the event loop by the cancel scope around it, once all of its
+jobs are cancelled. However it ends then, it ends as any other: with a result, or with an exception.
 
 Answers leave in rounds. A round ends when the batch is done or `_ROUND` has passed, so that a quick model
 answers a batch in one message, while the first result of a slow one does not wait for the thirty-first: it
@@ -20,35 +24,30 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import trio
 
 from orbtrio.errors import ConfigError, InvalidMessage
 from orbtrio.protocol import codec
+from orbtrio.worker.jobs import Job, JobCancelled, take_next
+from orbtrio.worker.outbox import MAX_ENTRY_BYTES, Entry
 
-if TYPE_CHECKING:
-    from orbtrio.protocol.messages import BatchJob
-
-__all__ = ["MAX_RESULT_BYTES", "BatchHandler", "Entry", "Handler", "HandlerRunner", "one_line"]
+__all__ = ["BatchHandler", "Handler", "HandlerRunner", "one_line"]
 
 logger = logging.getLogger("orbtrio.worker")
 
-Input: TypeAlias = dict[str, Any]
+# What a handler is given for each job: the input as it was sent, what `prepare` made of it, or a `Job`.
+_Given: TypeAlias = Any
 Result: TypeAlias = Mapping[str, Any]
-Handler: TypeAlias = Callable[[Input], Result] | Callable[[Input], Awaitable[Result]]
+Handler: TypeAlias = Callable[[_Given], Result] | Callable[[_Given], Awaitable[Result]]
 BatchHandler: TypeAlias = (
-    Callable[[list[Input]], Sequence[Result | Exception]]
-    | Callable[[list[Input]], Awaitable[Sequence[Result | Exception]]]
+    Callable[[list[_Given]], Sequence[Result | Exception]]
+    | Callable[[list[_Given]], Awaitable[Sequence[Result | Exception]]]
 )
-# A job's id and its encoded member of a ``worker_output``.
-Entry: TypeAlias = tuple[str, bytes]
 Answer: TypeAlias = Callable[[list[Entry]], Awaitable[None]]
-# Yields what to call the handler with, returns the entries of the round.
-_Round: TypeAlias = Generator[Any, Any, list[Entry]]
-
-# Spec, "Worker Output", sets no limit; the engine takes messages of 16 MiB. Room for the envelope is left.
-MAX_RESULT_BYTES: Final = 16 * 1024 * 1024 - 1024
+# Yields the jobs of each call, returns the entries of the round.
+_Round: TypeAlias = Generator[list[Job], Any, list[Entry]]
 
 # Seconds of work after which what is done is answered. Far above a round's cost, and nobody waits for less.
 _ROUND: Final = 0.1
@@ -65,6 +64,7 @@ class HandlerRunner:
         handler: Sync or async. Takes one input and returns its result, or, if `batched`, takes a list of
             inputs and returns as many results, where an exception in a result's place is that job's error.
         batched: Which of the two it is.
+        with_jobs: It takes jobs in place of inputs.
         concurrency: How many calls may run at once.
         max_batch_size: Most inputs of one call.
 
@@ -73,28 +73,36 @@ class HandlerRunner:
     """
 
     def __init__(
-        self, handler: Handler | BatchHandler, *, batched: bool, concurrency: int, max_batch_size: int
+        self,
+        handler: Handler | BatchHandler,
+        *,
+        batched: bool,
+        with_jobs: bool = False,
+        concurrency: int,
+        max_batch_size: int,
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}: set it to 1 or more")
-        self._handler: Callable[[Any], Any] = handler
+        self._call = _call_with(handler, batched=batched, with_jobs=with_jobs)
         self._is_async = _is_async(handler)
         self._round = partial(_together, max_batch_size) if batched else _one_by_one
         self._concurrency = concurrency
+        # Calls that run in the event loop.
+        self._calls: dict[trio.CancelScope, list[Job]] = {}
         # Not Trio's own limiter: the forty threads of somebody's other work must not keep a model waiting,
         # nor the reverse.
         self._threads = trio.CapacityLimiter(concurrency)
 
-    async def run(self, jobs: Iterable[BatchJob], answer: Answer) -> None:
+    async def run(self, jobs: Iterable[Job], answer: Answer) -> None:
         """Compute `jobs` in their order and pass the entries to `answer` as they get ready, one for each job.
 
-        Cancelling waits for the calls of a sync handler that are running, since threads cannot be stopped,
-        and skips the rest. Cancelled jobs are not answered.
+        Cancelling this task waits for the calls of a sync handler that are running, since threads cannot be
+        stopped, and skips the rest. Nothing is answered then.
 
         Raises:
             BaseException: only what is no `Exception`: those become errors of their jobs.
         """
-        waiting = deque(_each_once(jobs))
+        waiting = deque(jobs)
         if self._concurrency == 1:
             await self._work(waiting, answer)
             return
@@ -102,16 +110,33 @@ class HandlerRunner:
             for _ in range(min(self._concurrency, len(waiting))):
                 nursery.start_soon(self._work, waiting, answer)
 
-    async def _work(self, waiting: deque[BatchJob], answer: Answer) -> None:
+    def cancel_unwanted(self) -> None:
+        """End the calls of an async handler of which every job is cancelled; others have the jobs' flags."""
+        for scope, jobs in self._calls.items():
+            if all(job.cancelled for job in jobs):
+                scope.cancel()
+
+    async def _work(self, waiting: deque[Job], answer: Answer) -> None:
         while waiting:
             if self._is_async:
-                entries = await _drive_async(self._round(waiting, trio.current_time), self._handler)
+                entries = await _drive_async(self._round(waiting, trio.current_time), self._call_in_loop)
             else:
                 entries = await trio.to_thread.run_sync(
-                    _drive, self._round(waiting, time.monotonic), self._handler, limiter=self._threads
+                    _drive, self._round(waiting, time.monotonic), self._call, limiter=self._threads
                 )
             if entries:
                 await answer(entries)
+
+    async def _call_in_loop(self, jobs: list[Job]) -> Any:
+        with trio.CancelScope() as scope:
+            self._calls[scope] = jobs
+            try:
+                # A handler without an await of its own must not keep pings from being answered.
+                await trio.lowlevel.checkpoint()
+                return await self._call(jobs)
+            finally:
+                del self._calls[scope]
+        raise JobCancelled("cancelled")
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:
@@ -120,20 +145,26 @@ def _is_async(handler: Callable[..., Any]) -> bool:
     )
 
 
-# An engine that names an id twice gets one answer: a second would be for a job that no longer exists.
-def _each_once(jobs: Iterable[BatchJob]) -> list[BatchJob]:
-    return list({job.job_id: job for job in jobs}.values())
+# Turns the jobs of a call into the handler's argument. Lists are copied, for a handler may sort its own.
+def _call_with(
+    handler: Callable[[Any], Any], *, batched: bool, with_jobs: bool
+) -> Callable[[list[Job]], Any]:
+    if batched:
+        return lambda jobs: handler(jobs[:] if with_jobs else [job.input for job in jobs])
+    if with_jobs:
+        return lambda jobs: handler(jobs[0])
+    return lambda jobs: handler(jobs[0].input)
 
 
 # --- What to call, and what to make of it -----------------------------------------------------------------
 
 
-def _one_by_one(waiting: deque[BatchJob], clock: Callable[[], float]) -> _Round:
+def _one_by_one(waiting: deque[Job], clock: Callable[[], float]) -> _Round:
     entries: list[Entry] = []
     until = clock() + _ROUND
-    while (job := _next(waiting)) is not None:
+    while (job := _next(waiting, entries)) is not None:
         try:
-            result = yield job.input
+            result = yield [job]
         except Exception as error:  # The handler's, thrown in by the driver: the job's error.
             entries.append(_failed(job, error))
         else:
@@ -143,64 +174,67 @@ def _one_by_one(waiting: deque[BatchJob], clock: Callable[[], float]) -> _Round:
     return entries
 
 
-def _together(most: int, waiting: deque[BatchJob], clock: Callable[[], float]) -> _Round:
-    jobs: list[BatchJob] = []
-    while len(jobs) < most and (job := _next(waiting)) is not None:
+def _together(most: int, waiting: deque[Job], clock: Callable[[], float]) -> _Round:
+    entries: list[Entry] = []
+    jobs: list[Job] = []
+    while len(jobs) < most and (job := _next(waiting, entries)) is not None:
         jobs.append(job)
     if not jobs:
-        return []
+        return entries
     try:
-        results = yield [job.input for job in jobs]
+        results = yield jobs
     except Exception as error:  # The handler's, as above.
         if len(jobs) == 1:
-            return [_failed(jobs[0], error)]
+            return [*entries, _failed(jobs[0], error)]
+        for job in jobs:
+            job.start_over()
+        if isinstance(error, JobCancelled) and any(job.cancelled for job in jobs):
+            # Nobody's fault. The next round answers those that are cancelled and runs the others.
+            waiting.extendleft(reversed(jobs))
+            return entries
         # Whose fault it was is unknown, so each has a second chance, alone. One bad job costs its batch some
         # time and nothing else.
         logger.warning("the handler raised %s; its %d jobs run one by one", _describe(error), len(jobs))
     else:
-        return _matched(jobs, results)
-    entries: list[Entry] = []
+        return entries + _matched(jobs, results)
     for job in jobs:
         entries += yield from _together(1, deque([job]), clock)
     return entries
 
 
-def _next(waiting: deque[BatchJob]) -> BatchJob | None:
-    # Other threads take from the same deque: to ask first whether it is empty would be too early.
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
+# The next job to run. Those that are not to be run are answered on the way.
+def _next(waiting: deque[Job], entries: list[Entry]) -> Job | None:
+    while (job := take_next(waiting)) is not None and (job.cancelled or job.failure is not None):
+        entries.append(_failed(job, job.failure or JobCancelled("cancelled")))
+    return job
 
 
-def _drive(steps: _Round, handler: Callable[[Any], Any]) -> list[Entry]:
+def _drive(steps: _Round, call: Callable[[list[Job]], Any]) -> list[Entry]:
     try:
-        argument = next(steps)
+        jobs = next(steps)
         while True:
             # Raises once the link is gone: nobody wants the rest.
             trio.from_thread.check_cancelled()
             try:
-                result = handler(argument)
+                result = call(jobs)
             except Exception as error:  # Foreign code: whatever it raises concerns its jobs only.
-                argument = steps.throw(error)
+                jobs = steps.throw(error)
             else:
-                argument = steps.send(result)
+                jobs = steps.send(result)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
 
-async def _drive_async(steps: _Round, handler: Callable[[Any], Any]) -> list[Entry]:
+async def _drive_async(steps: _Round, call: Callable[[list[Job]], Awaitable[Any]]) -> list[Entry]:
     try:
-        argument = next(steps)
+        jobs = next(steps)
         while True:
-            # A handler without an await of its own must not keep pings from being answered.
-            await trio.lowlevel.checkpoint()
             try:
-                result = await handler(argument)
+                result = await call(jobs)
             except Exception as error:  # Foreign code, as above.
-                argument = steps.throw(error)
+                jobs = steps.throw(error)
             else:
-                argument = steps.send(result)
+                jobs = steps.send(result)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 
@@ -208,7 +242,7 @@ async def _drive_async(steps: _Round, handler: Callable[[Any], Any]) -> list[Ent
 # --- Entries ----------------------------------------------------------------------------------------------
 
 
-def _matched(jobs: list[BatchJob], results: Any) -> list[Entry]:
+def _matched(jobs: list[Job], results: Any) -> list[Entry]:
     if not isinstance(results, Sequence) or isinstance(results, (str, bytes)):
         problem = f"the handler returned {type(results).__name__}, not a list of results"
     elif len(results) != len(jobs):
@@ -218,7 +252,7 @@ def _matched(jobs: list[BatchJob], results: Any) -> list[Entry]:
     return [_refused(job, problem) for job in jobs]
 
 
-def _answered(job: BatchJob, result: Any) -> Entry:
+def _answered(job: Job, result: Any) -> Entry:
     if isinstance(result, Exception):
         return _failed(job, result)
     if not isinstance(result, Mapping):
@@ -229,13 +263,16 @@ def _answered(job: BatchJob, result: Any) -> Entry:
         return _refused(job, f"the result {one_line(error).removeprefix('output: ')}")
     except Exception as error:  # A result is a foreign object too; encoding one calls its methods.
         return _refused(job, f"the result cannot be encoded: {_describe(error)}")
-    if len(entry) > MAX_RESULT_BYTES:
-        return _refused(job, f"the result has {len(entry)} bytes, more than the {MAX_RESULT_BYTES} that fit")
+    if len(entry) > MAX_ENTRY_BYTES:
+        return _refused(job, f"the result has {len(entry)} bytes, more than the {MAX_ENTRY_BYTES} that fit")
     return job.job_id, entry
 
 
-# The input's fault, or the model's.
-def _failed(job: BatchJob, error: Exception) -> Entry:
+# The input's fault, or the model's, or nobody's.
+def _failed(job: Job, error: Exception) -> Entry:
+    if isinstance(error, JobCancelled):
+        logger.debug("job %r was cancelled", job.job_id)
+        return _error(job, "cancelled")
     # `ValueError` itself is how a handler speaks to whoever sent the job. Anything else was not foreseen.
     if type(error) is ValueError and str(error):
         logger.info("job %r: %s", job.job_id, one_line(error))
@@ -245,12 +282,12 @@ def _failed(job: BatchJob, error: Exception) -> Entry:
 
 
 # The handler's own fault: its author should hear of it.
-def _refused(job: BatchJob, problem: str) -> Entry:
+def _refused(job: Job, problem: str) -> Entry:
     logger.error("job %r: %s", job.job_id, problem)
     return _error(job, problem)
 
 
-def _error(job: BatchJob, text: str) -> Entry:
+def _error(job: Job, text: str) -> Entry:
     return job.job_id, codec.output_entry(job.job_id, {"error": text})
 
 

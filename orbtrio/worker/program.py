@@ -3,10 +3,10 @@
 With this, ``python -m workers.<type>`` is a model and one call. The model is loaded before the worker
 registers, since jobs sent to a worker that is not ready would wait while others are idle.
 
-Signals: the first SIGTERM or SIGINT finishes the batch in hand, answers it, closes with 1000 and exits with
-    status 0. From then on
-signals have their system default again, so that the second one ends the process at once, even if handler or
-event loop hang.
+Signals: the first SIGTERM or SIGINT lets the engine send what is left elsewhere, or finishes the batch in
+hand if the engine knows nothing of that; all answers leave, the link is closed with 1000, the exit status is
+0. From then on signals have their system default again, so that the second one ends the process at once, even
+if handler or event loop hang.
 
 Spec: "Configuration", "Load models once".
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import trio
@@ -42,17 +42,20 @@ def run_program(
     worker_type: str,
     batched: bool = False,
     concurrency: int = 1,
+    with_jobs: bool = False,
     description: str | None = None,
     arguments: Sequence[str] | None = None,
 ) -> NoReturn:
     """Be a worker program: read the environment, load the model, serve until a signal comes, exit.
 
     Args:
-        load: Called once, in a thread, with the settings; returns the handler for `run_worker`. A
-            `ConfigError` that it raises is shown without a traceback, as those of the settings are.
+        load: Called once, in a thread, with the settings; returns the handler for `run_worker`. If that has
+            an attribute ``prepare``, inputs are prepared with it. A `ConfigError` that `load` raises is shown
+            without a traceback, as those of the settings are.
         worker_type: What to serve where ``WORKER_TYPE`` is unset.
         batched: As in `run_worker`.
         concurrency: As in `run_worker`.
+        with_jobs: As in `run_worker`.
         description: First lines of ``--help``.
         arguments: Instead of those of the command line.
 
@@ -63,7 +66,8 @@ def run_program(
         try:
             settings = WorkerSettings.from_environ(worker_type=worker_type)
             _log_to_stderr(settings.log_level)
-            trio.run(_serve, load, settings, batched, concurrency)
+            options = {"batched": batched, "concurrency": concurrency, "with_jobs": with_jobs}
+            trio.run(_serve, load, settings, options)
         except ConfigError as error:
             raise _Unusable(str(error)) from None
 
@@ -81,7 +85,7 @@ def _variables(worker_type: str) -> str:
     lines = ["\b", "Environment:"]
     for name, variable in VARIABLES.items():
         default = worker_type if name == "WORKER_TYPE" else variable.default
-        lines.append(f"  {name:<15} {variable.help}" + (f" Default: {default}." if default else ""))
+        lines.append(f"  {name:<20} {variable.help}" + (f" Default: {default}." if default else ""))
     return "\n".join(lines)
 
 
@@ -95,8 +99,7 @@ def _log_to_stderr(level: str) -> None:
 async def _serve(
     load: Callable[[WorkerSettings], Handler | BatchHandler],
     settings: WorkerSettings,
-    batched: bool,
-    concurrency: int,
+    options: dict[str, Any],
 ) -> None:
     stop = trio.Event()
     loading = trio.CancelScope()
@@ -109,7 +112,8 @@ async def _serve(
             handler = await trio.to_thread.run_sync(load, settings, abandon_on_cancel=True)
             logger.info("loaded in %.1f s", time.monotonic() - began)
         if not loading.cancelled_caught:
-            await run_worker(handler, settings, batched=batched, concurrency=concurrency, stop=stop)
+            prepare = getattr(handler, "prepare", None)
+            await run_worker(handler, settings, prepare=prepare, stop=stop, **options)
     logger.info("stopped")
 
 
@@ -121,6 +125,6 @@ async def _watch_signals(
         number = await anext(aiter(signals))
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, signal.SIG_DFL)
-    logger.info("%s: finishing the batch in hand; a second signal ends at once", signal.Signals(number).name)
+    logger.info("%s: finishing what is in hand; a second signal ends at once", signal.Signals(number).name)
     stop.set()
     loading.cancel()

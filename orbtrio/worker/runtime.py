@@ -1,20 +1,7 @@
-"""Keeps a worker connected: registers, reads batches while it computes, answers, reconnects.
+"""Keeps a worker connected: one link after the other, and what happens in between.
 
-    engine --> _read --> _Backlog --> _compute, which calls the handler --> answers --> engine
-
-Reading never waits for computing, for whoever does not read answers no pings and learns nothing of a lost
-connection. Memory has to end somewhere all the same: with `MAX_BACKLOG` waiting, reading stops. An engine
-that knows `max_unanswered_batches` never gets there; one that does not ends up with full TCP windows, or
-counts us as dead and gives the jobs to others.
-
-Everything between registration and close belongs to one link: backlog, running batch, answers. With the link
-they end, because the engine has given its jobs to somebody else by then; an answer on the next link would be
-a stranger's.
-
-Messages are decoded here without `protocol.Connection`. Its table ends a conversation at the first message
-out of place, and rightly so for the engine, which talks to strangers. A worker has one engine, of any make
-and version; if that says something odd, to hang up would cost it all jobs in hand and bring it nothing. So
-what is odd is logged and skipped.
+What happens on a link is `link`'s business. Here is what outlives it: the handler, the threads, the directory
+for files, the waits between attempts, and the wish to stop.
 
 Spec: "Connection Management", "Worker Implementation".
 """
@@ -24,30 +11,33 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from orbtrio._nursery import open_service_nursery
-from orbtrio.errors import ConnectionLost, InvalidMessage, RemoteProtocolError
+from orbtrio.errors import ConnectionLost, RemoteProtocolError
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import JobBatch, RegisterWorker, WorkerOutput
+from orbtrio.protocol.messages import RegisterWorker
 from orbtrio.transport import TransportLimits, open_client_transport
 from orbtrio.worker.handlers import HandlerRunner, one_line
+from orbtrio.worker.inline import open_inline_files
+from orbtrio.worker.link import Link
+from orbtrio.worker.preparing import Preparer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from orbtrio.transport import Transport
-    from orbtrio.worker.handlers import BatchHandler, Entry, Handler
+    from orbtrio.worker.handlers import BatchHandler, Handler
+    from orbtrio.worker.preparing import Prepare
     from orbtrio.worker.settings import WorkerSettings
 
-__all__ = ["MAX_BACKLOG", "MAX_MESSAGE_BYTES", "run_worker"]
+__all__ = ["MAX_MESSAGE_BYTES", "run_worker"]
 
 logger = logging.getLogger("orbtrio.worker")
 
@@ -57,17 +47,8 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 # One batch to compute and one to have at hand when it is done. More would only keep jobs from idler workers.
 _UNANSWERED_BATCHES: Final = 2
 
-# Bytes of jobs that wait in memory; a job counts for its message's bytes and for the objects it becomes.
-MAX_BACKLOG: Final = 64 * 1024 * 1024
-_JOB_OVERHEAD: Final = 1024
-
-# Results travel in messages of this size, larger ones alone. An engine bounds what decoding a message may
-# cost; in 64 KiB even the costliest CBOR stays below it. The spec's own limit of trouble, 1 MiB in stock
-# libraries, is far away.
-_OUTPUT_BYTES: Final = 64 * 1024
-
-# Unsent bytes beyond which computing waits for an engine that does not read.
-_MOST_UNSENT: Final = 4 * 1024 * 1024
+# What every worker of ours asks for. Messages of these go only to an engine that has announced them.
+_EXTENSIONS: Final = frozenset({"cancel", "drain", "progress"})
 
 # Waits between attempts, in seconds. The first is short for an engine that restarts in a blink; a refusal
 # does not heal so fast.
@@ -82,9 +63,6 @@ _LIVED_LONG: Final = 30.0
 # A link closed with 1008 before this age was refused; later ones broke some other rule.
 _REGISTRATION_TIME: Final = 15.0
 
-# Lines about odd messages that one link may write to the log; the rest goes to debug.
-_MOST_COMPLAINTS: Final = 10
-
 
 async def run_worker(
     handler: Handler | BatchHandler,
@@ -92,7 +70,10 @@ async def run_worker(
     *,
     batched: bool = False,
     concurrency: int = 1,
+    prepare: Prepare | None = None,
+    with_jobs: bool = False,
     stop: trio.Event | None = None,
+    drain_timeout: float = 30.0,
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -111,6 +92,36 @@ async def run_worker(
     - A result that is no dict, cannot be encoded, or exceeds 16 MiB is an error; so are all of a batch if
       their number is wrong.
 
+    Decoding and checking of inputs belongs into `prepare`: it runs in threads, over each job of a batch as
+    soon as that has arrived, while earlier batches compute. What it returns takes the input's place; what it
+    raises is the job's error, and the handler never sees the job.
+
+    A handler that takes long asks for jobs (`with_jobs`), and gets a `Job` where it would get an input. It
+    tells of its progress with ``job.report``, which raises `JobCancelled` once nobody waits for the job any
+    more: the client took it back, its time is over, or the link is gone. So a loop that reports stops by
+    itself; one that does not calls ``job.check_cancelled()``, or, with many jobs in one call, looks at
+    ``job.cancelled`` and returns anything for those. A language model, for example::
+
+        class Writer:
+            def prepare(self, job_input):  # while the text before is written
+                return tokens_of(job_input["prompt"])  # a ValueError is the answer
+
+            def __call__(self, job):
+                pieces = []
+                for piece in model.generate(job.input, temperature=job.extra.get("temperature", 1.0)):
+                    pieces.append(piece)
+                    job.report(text=piece)  # raises JobCancelled, and the loop ends
+                return {"text": "".join(pieces)}
+
+        writer = Writer()
+        await run_worker(writer, settings, with_jobs=True, prepare=writer.prepare)
+
+    Reports reach the client in order and before the answer, if engine and client know of progress; else they
+    go nowhere. In a thread they wait while the engine takes no more. A job that is computed a second time,
+    because its batch failed, reports no more if it has reported before. An async handler is cancelled as a
+    task of Trio's is, at its next await, once all jobs of the call are. Cancelled jobs that have not begun
+    are skipped. A handler that notices nothing is left alone: its results are answered as ever.
+
     Lost links are opened again after 0.05 to 60 s, longer each time; the waits start over after a link of
     half a minute. A refused registration (1008) is logged as an error with the engine's reason and retried
     more slowly, from 1 s upwards: secrets and allow-lists are changed while workers run, and a fleet that has
@@ -120,27 +131,39 @@ async def run_worker(
     Args:
         handler: Takes the ``input`` of one job, a dict with references already replaced by paths. With
             `batched`: takes a list of inputs, `settings.max_batch_size` at most, and returns as many results
-            in the same order. The files belong to the engine.
+            in the same order. The files belong to the engine and are gone after the answer.
         settings: Whom to serve, and as what.
         batched: The handler takes lists.
         concurrency: Calls of the handler that may run at once, in as many threads or tasks. Above 1 the order
             of jobs is lost.
-        stop: Set it to end well: the batch in hand is finished and answered, the link closed with 1000.
+        prepare: Takes the ``input`` of one job and returns what the handler gets. Called in up to
+            `concurrency` threads at once, two at least, and for no more than two batches ahead.
+        with_jobs: The handler takes jobs in place of inputs.
+        stop: Set it to end well. An engine that knows of draining sends no more, gives what we have not begun
+            to others, and closes when it has all answers. With any other, the batch in hand is finished and
+            answered, and the link closed with 1000.
+        drain_timeout: Seconds to wait for the former before doing as with the latter.
         open_stream: Called for each connection in place of opening a TCP connection.
         ssl_context: For ``wss``, in place of the system's trusted authorities.
         task_status: Started when the first registration is sent. That it is accepted shows only in that the
             link stays.
 
     Raises:
-        ConfigError: `concurrency` is less than 1, or the server's URL is not one of a WebSocket.
-        BaseException: what the handler raised that is no `Exception`.
+        ConfigError: `concurrency` is less than 1, `prepare` is async, the server's URL is not one of a
+            WebSocket, or there is no place for the files of ``ORB_INLINE_RESOURCES``.
+        BaseException: what handler or `prepare` raised that is no `Exception`.
 
-    Cancelling waits for running calls of a sync handler, for threads cannot be stopped. Spec: "Worker
-    Implementation".
+    Cancelling waits for running calls of sync functions, for threads cannot be stopped; their jobs are
+    cancelled at once. Spec: "Worker Implementation".
     """
     runner = HandlerRunner(
-        handler, batched=batched, concurrency=concurrency, max_batch_size=settings.max_batch_size
+        handler,
+        batched=batched,
+        with_jobs=with_jobs,
+        concurrency=concurrency,
+        max_batch_size=settings.max_batch_size,
     )
+    preparer = None if prepare is None else Preparer(prepare, concurrency=concurrency)
     connect = partial(
         open_client_transport,
         settings.server_url,
@@ -148,10 +171,12 @@ async def run_worker(
         limits=TransportLimits(max_message_bytes=MAX_MESSAGE_BYTES),
         ssl_context=ssl_context,
     )
-    worker = _Worker(runner, settings, connect, trio.Event() if stop is None else stop)
-    async with open_service_nursery() as nursery:
-        nursery.start_soon(worker.watch_stop)
-        await worker.run(task_status)
+    async with open_inline_files() if settings.inline_resources else nullcontext() as files:
+        start_link = partial(Link, runner=runner, preparer=preparer, files=files, drain_timeout=drain_timeout)
+        worker = _Worker(start_link, settings, connect, trio.Event() if stop is None else stop)
+        async with open_service_nursery() as nursery:
+            nursery.start_soon(worker.watch_stop)
+            await worker.run(task_status)
 
 
 class _Worker:
@@ -159,16 +184,17 @@ class _Worker:
 
     def __init__(
         self,
-        runner: HandlerRunner,
+        start_link: Callable[..., Link],
         settings: WorkerSettings,
         connect: Callable[[], AbstractAsyncContextManager[Transport]],
         stop: trio.Event,
     ) -> None:
-        self._runner = runner
+        self._start_link = start_link
         self._settings = settings
         self._connect = connect
         self._stop = stop
-        # Around whatever may be left at once when asked to stop; None while a batch is in hand.
+        self._extensions = _EXTENSIONS | ({"inline_resources"} if settings.inline_resources else set())
+        # Around whatever may be left at once when asked to stop; a link sees to that itself.
         self._idle: trio.CancelScope | None = None
 
     async def watch_stop(self) -> None:
@@ -187,10 +213,11 @@ class _Worker:
                 eager=True,
                 max_unanswered_batches=_UNANSWERED_BATCHES,
                 max_message_bytes=MAX_MESSAGE_BYTES,
+                extensions=self._extensions,
             )
         )
         waits = _Waits()
-        announced = False
+        started = False
         while not self._stop.is_set():
             opened = math.inf
             try:
@@ -201,11 +228,16 @@ class _Worker:
                         logger.info(
                             "connected to %s, registered as %s", settings.server_url, settings.worker_type
                         )
-                        if not announced:
+                        if not started:
                             task_status.started()
-                            announced = True
-                        await self._serve(transport)
+                            started = True
+                        self._idle = None
+                        agreed = self._extensions & transport.announced
+                        await self._start_link(transport, extensions=agreed).serve(self._stop)
             except (ConnectionLost, RemoteProtocolError) as loss:
+                if self._stop.is_set():
+                    logger.info("the link has ended: %s", one_line(loss))
+                    return
                 lived = trio.current_time() - opened
                 refused = _is_refusal(loss, lived)
                 wait = waits.next(lived=lived, refused=refused)
@@ -226,28 +258,6 @@ class _Worker:
                 "no link to %s: %s; next attempt in %.1f s", settings.server_url, one_line(loss), wait
             )
 
-    # One link: reads in the background, computes here. Returns when stopped; a lost link is for the reader to
-    # find and to raise.
-    async def _serve(self, transport: Transport) -> None:
-        backlog = _Backlog()
-        answer = partial(_answer, transport)
-        async with open_service_nursery() as nursery:
-            nursery.start_soon(_read, transport, backlog)
-            while not self._stop.is_set():
-                batch = None
-                with trio.CancelScope() as self._idle:
-                    batch = await backlog.take()
-                self._idle = None
-                if batch is None:
-                    break
-                if batch.jobs:
-                    await self._runner.run(batch.jobs, answer)
-                else:
-                    # The spec's example does the same, and whoever counts batches wants an answer to each.
-                    await answer([])
-            with suppress(ConnectionLost):
-                await transport.wait_sent()
-
 
 # The engine never says that it accepts a registration, only that it does not, within ten seconds.
 def _is_refusal(loss: Exception, lived: float) -> bool:
@@ -267,80 +277,3 @@ class _Waits:
         first = _FIRST_WAIT_AFTER_REFUSAL if refused else _FIRST_WAIT
         self._ceiling = min(max(2 * self._ceiling, first), _LONGEST_WAIT)
         return random.uniform(self._ceiling / 2, self._ceiling)
-
-
-# --- One link ---------------------------------------------------------------------------------------------
-
-
-class _Backlog:
-    """Batches that wait to be computed. A memory channel counts what it holds; this weighs it."""
-
-    def __init__(self) -> None:
-        self._batches: deque[tuple[JobBatch, int]] = deque()
-        self._weight = 0
-        self._arrived = trio.lowlevel.ParkingLot()
-        self._taken = trio.lowlevel.ParkingLot()
-
-    def put(self, batch: JobBatch, size: int) -> None:
-        weight = size + _JOB_OVERHEAD * (1 + len(batch.jobs))
-        self._batches.append((batch, weight))
-        self._weight += weight
-        self._arrived.unpark()
-
-    async def take(self) -> JobBatch:
-        while not self._batches:
-            await self._arrived.park()
-        batch, weight = self._batches.popleft()
-        self._weight -= weight
-        self._taken.unpark()
-        return batch
-
-    async def wait_room(self) -> None:
-        if self._weight > MAX_BACKLOG:
-            logger.warning(
-                "%d batches wait in memory: not reading more before some are done", len(self._batches)
-            )
-        while self._weight > MAX_BACKLOG:
-            await self._taken.park()
-
-
-async def _read(transport: Transport, backlog: _Backlog) -> None:
-    complaints = 0
-    while True:
-        await backlog.wait_room()
-        for raw in await transport.receive():
-            problem = ""
-            try:
-                message = codec.decode(raw, unwrap_typed_arrays=True)
-            except InvalidMessage as error:
-                problem = f"skipped a message: {one_line(error)}"
-            else:
-                if isinstance(message, JobBatch):
-                    backlog.put(message, len(raw))
-                    if message.malformed:
-                        problem = f"skipped {message.malformed} members of a batch that are no jobs"
-                else:
-                    problem = f"skipped a {type(message).__name__}, which is nothing for a worker"
-            if problem:
-                complaints += 1
-                logger.log(logging.INFO if complaints <= _MOST_COMPLAINTS else logging.DEBUG, problem)
-
-
-# A lost link is the reader's to report; until it does, what is sent here goes nowhere.
-async def _answer(transport: Transport, entries: list[Entry]) -> None:
-    for message in _messages(entries):
-        transport.send(codec.encode(message))
-        with suppress(ConnectionLost):
-            await transport.wait_sent(_MOST_UNSENT)
-
-
-def _messages(entries: list[Entry]) -> Iterator[WorkerOutput]:
-    part: list[Entry] = []
-    size = 0
-    for entry in entries:
-        if part and size + len(entry[1]) > _OUTPUT_BYTES:
-            yield WorkerOutput(part)
-            part, size = [], 0
-        part.append(entry)
-        size += len(entry[1])
-    yield WorkerOutput(part)

@@ -40,8 +40,20 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "MAX_BATCH_SIZE": Variable("32", "Most jobs that the model takes at once, 1 to 1000."),
     "MAX_LATENCY_MS": Variable("30000", "Longest wait of a job for its batch to fill, in milliseconds."),
     "MODEL_ID": Variable(None, "Which model to load; unset or 'builtin' for the one that the worker brings."),
+    "HF_TOKEN": Variable(None, "For models of Hugging Face that are not public; read by their library."),
+    "CUDA_VISIBLE_DEVICES": Variable(None, "Which GPUs to use, e.g. 0; read by the model's library."),
+    "ORB_INLINE_RESOURCES": Variable(
+        "0", "1 if the engine's disk is not this machine's: it sends files along."
+    ),
     "LOG_LEVEL": Variable("info", "debug, info, warn or error."),
 }
+
+# What the libraries of models read by themselves.
+_NOT_OURS: Final = frozenset({"HF_TOKEN", "CUDA_VISIBLE_DEVICES"})
+
+_FLAGS: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
 
 
 def _not_empty(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
@@ -95,6 +107,8 @@ class WorkerSettings:
         max_latency: Longest wait of a batch's oldest job, in seconds. Ours asks for `eager` batches, so jobs
             wait only while it is busy; an engine without that extension makes them wait this long.
         model_id: Which model to load; None for the builtin one. The runtime only carries it to ``load``.
+        inline_resources: The engine's disk is not this machine's: it is asked to send files along with the
+            jobs that name them.
         log_level: Of the program's log: ``debug``, ``info``, ``warn`` or ``error``.
 
     Raises:
@@ -107,6 +121,7 @@ class WorkerSettings:
     max_batch_size: int = attrs.field(default=32, validator=_batch_size)
     max_latency: float = attrs.field(default=30.0, validator=_latency)
     model_id: str | None = None
+    inline_resources: bool = False
     log_level: str = attrs.field(default="info", validator=_log_level)
 
     @classmethod
@@ -123,7 +138,7 @@ class WorkerSettings:
             ConfigError: a required variable is missing, or a value cannot work.
         """
         environ = os.environ if environ is None else environ
-        given = {name: environ[name] for name in VARIABLES if environ.get(name)}
+        given = {name: environ[name] for name in VARIABLES.keys() - _NOT_OURS if environ.get(name)}
         values: dict[str, Any] = {
             "worker_type": given.get("WORKER_TYPE", worker_type or ""),
             "worker_secret": given.get("WORKER_SECRET", ""),
@@ -134,6 +149,8 @@ class WorkerSettings:
             values["max_latency"] = _number("MAX_LATENCY_MS", given, float) / 1000
         if given.get("MODEL_ID", "builtin") != "builtin":
             values["model_id"] = given["MODEL_ID"]
+        if "ORB_INLINE_RESOURCES" in given:
+            values["inline_resources"] = _flag("ORB_INLINE_RESOURCES", given)
         for name in ("SERVER_URL", "LOG_LEVEL"):
             if name in given:
                 values[name.lower()] = given[name]
@@ -148,3 +165,10 @@ def _number(name: str, given: Mapping[str, str], kind: type[int] | type[float]) 
         raise ConfigError(
             f"{name} is {given[name]!r}: set it to {whole}, e.g. {VARIABLES[name].default}"
         ) from None
+
+
+def _flag(name: str, given: Mapping[str, str]) -> bool:
+    value = _FLAGS.get(given[name].strip().lower())
+    if value is None:
+        raise ConfigError(f"{name} is {given[name]!r}: set it to 1 or 0")
+    return value

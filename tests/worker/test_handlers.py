@@ -14,16 +14,17 @@ import pytest
 import trio
 
 from orbtrio.errors import ConfigError
-from orbtrio.protocol.messages import BatchJob
 from orbtrio.worker import handlers
 from orbtrio.worker.handlers import HandlerRunner
+from orbtrio.worker.jobs import Job, JobCancelled
+from orbtrio.worker.outbox import MAX_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from trio.testing import MockClock
 
-    from orbtrio.worker.handlers import Entry
+    from orbtrio.worker.outbox import Entry
 
 
 class Answers:
@@ -43,19 +44,26 @@ class Answers:
         await trio.lowlevel.checkpoint()
 
 
-def jobs(**inputs: dict[str, Any]) -> list[BatchJob]:
-    return [BatchJob(job_id, job_input) for job_id, job_input in inputs.items()]
+def jobs(**inputs: dict[str, Any]) -> list[Job]:
+    return [Job(job_input, job_id=job_id) for job_id, job_input in inputs.items()]
 
 
 async def answers_of(
     handler: Callable[[Any], Any],
-    batch: Sequence[BatchJob],
+    batch: Sequence[Job],
     *,
     batched: bool = False,
+    with_jobs: bool = False,
     concurrency: int = 1,
     max_batch_size: int = 32,
 ) -> Answers:
-    runner = HandlerRunner(handler, batched=batched, concurrency=concurrency, max_batch_size=max_batch_size)
+    runner = HandlerRunner(
+        handler,
+        batched=batched,
+        with_jobs=with_jobs,
+        concurrency=concurrency,
+        max_batch_size=max_batch_size,
+    )
     answers = Answers()
     await runner.run(batch, answers)
     return answers
@@ -175,16 +183,10 @@ async def test_batched_handler_gets_at_most_max_batch_size(size: int) -> None:
         sizes.append(len(inputs))
         return await double_all_async(inputs)
 
-    batch = [BatchJob(str(n), {"n": n}) for n in range(7)]
+    batch = [Job({"n": n}, job_id=str(n)) for n in range(7)]
     answers = await answers_of(handler, batch, batched=True, max_batch_size=size)
     assert answers.fields == {str(n): {"n": 2 * n} for n in range(7)}
     assert max(sizes) == min(size, 7)
-
-
-async def test_same_id_twice_is_answered_once() -> None:
-    """WRK-02."""
-    answers = await answers_of(double_async, [BatchJob("a", {"n": 1}), BatchJob("a", {"n": 1})])
-    assert answers.fields == {"a": {"n": 2}}
 
 
 @pytest.mark.parametrize("round_", [handlers._one_by_one, functools.partial(handlers._together, 8)])
@@ -309,7 +311,7 @@ async def test_unforeseen_errors_are_logged_with_job_and_traceback(caplog: pytes
 
 async def test_errors_of_the_input_are_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    await answers_of(raising(ValueError("no such\nfile")), [BatchJob("a\nb", {})])
+    await answers_of(raising(ValueError("no such\nfile")), [Job({}, job_id="a\nb")])
     (record,) = caplog.records
     assert record.levelno == logging.INFO
     assert record.getMessage() == r"job 'a\nb': no such file"
@@ -434,7 +436,7 @@ async def test_unusable_result_is_that_jobs_error(result: Any, text: str) -> Non
 
 
 async def test_result_too_large_for_a_message_is_that_jobs_error() -> None:
-    fits = b"x" * (handlers.MAX_RESULT_BYTES - 100)
+    fits = b"x" * (MAX_ENTRY_BYTES - 100)
     answers = await answers_of(
         lambda job_input: {"data": fits * job_input["times"]}, jobs(a={"times": 1}, b={"times": 2})
     )

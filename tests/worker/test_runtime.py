@@ -15,7 +15,8 @@ import trio.testing
 
 from orbtrio.errors import ConfigError, ConnectionLost
 from orbtrio.transport import TransportLimits
-from orbtrio.worker import WorkerSettings, run_worker, runtime
+from orbtrio.worker import WorkerSettings, run_worker
+from orbtrio.worker import link as link_module
 from tests.worker.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ async def test_registers_first_and_at_once(
                 "eager": True,
                 "max_unanswered_batches": 2,
                 "max_message_bytes": 16 * 1024 * 1024,
+                "extensions": ["cancel", "drain", "progress"],
             },
         }
     assert engine.attempts == [0]
@@ -343,7 +345,7 @@ async def test_backlog_is_bounded_and_the_link_survives_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(runtime, "MAX_BACKLOG", 100_000)
+    monkeypatch.setattr(link_module, "MAX_BACKLOG", 100_000)
     worker = start()
     async with engine.registered() as link:
         for n in range(40):
