@@ -20,6 +20,7 @@ from orbtrio.errors import (
     ResourceRejected,
 )
 from orbtrio.inputs import Document, Image
+from orbtrio.protocol.messages import EXTENSIONS
 from orbtrio.protocol.references import collect
 from tests.client.scripted import URL, ScriptedEngine, Submission, engine_and_client
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from orbtrio.client import Client
+    from tests.client.scripted import ScriptedLink
 
 
 # --- The way there and back --------------------------------------------------------------------------------
@@ -221,6 +223,47 @@ async def test_a_job_cancelled_before_it_was_sent_is_not_sent() -> None:
         await kept.done.wait()
 
 
+async def test_what_is_cancelled_in_one_turn_is_one_message_to_the_engine(autojump_clock: MockClock) -> None:
+    async with engine_and_client(announce=EXTENSIONS) as (_, link, client), trio.open_nursery() as nursery:
+        submissions = [Submission(nursery, client, {"n": n}, timeout=60) for n in range(1000)]
+        jobs = {job.input["n"]: job for job in await link.jobs(1000)}
+        for submission in submissions[100:]:
+            submission.scope.cancel()
+        await wait_all_tasks_blocked()
+        [ids] = link.cancels
+        assert sorted(ids) == sorted(jobs[n].client_job_id for n in range(100, 1000))
+        for n in range(50):
+            link.answer(jobs[n])
+        await trio.sleep(61)
+        # The engine knows of the deadline, and is told all the same: its clock may be late.
+        assert {job.extra["timeout_ms"] for job in jobs.values() if job.extra} == {60_000}
+        assert [len(ids) for ids in link.cancels] == [900, 50]
+        assert client.statistics().cancelled == 950
+        for n in range(100, 1000):
+            link.respond(jobs[n].client_job_id, {"error": "cancelled", "error_kind": "cancelled"})
+        await wait_all_tasks_blocked()
+        assert client.statistics().dropped == 0
+
+
+async def test_a_stock_engine_is_not_told_of_a_deadline_or_of_who_has_left(autojump_clock: MockClock) -> None:
+    async with engine_and_client() as (_, link, client):
+        with pytest.raises(JobTimedOut):
+            await client.submit("t", {"n": 1}, timeout=5)
+        with trio.move_on_after(1):
+            await client.submit("t", {"n": 2}, timeout=5)
+        assert [job.extra for job in await link.jobs(2)] == [None, None]
+        assert len(link.raw) == 3
+        assert link.cancels == []
+
+
+async def test_without_a_timeout_the_engines_own_counts() -> None:
+    async with engine_and_client(announce=EXTENSIONS) as (_, link, client), trio.open_nursery() as nursery:
+        Submission(nursery, client, {"n": 1}, extra={"priority": 1})
+        [job] = await link.jobs(1)
+        assert job.extra == {"priority": 1}
+        link.answer(job)
+
+
 async def test_leaving_the_block_fails_who_still_waits_and_closes_normally() -> None:
     async with trio.open_nursery() as nursery:
         async with engine_and_client() as (_, link, client):
@@ -317,6 +360,27 @@ class CancelAt(trio.abc.Instrument):
             self.scope.cancel()
 
 
+async def answer_in_pieces(link: ScriptedLink) -> None:
+    while True:
+        for job in (await link.request()).jobs:
+            for n in range(3):
+                link.report(job, n=n)
+            link.answer(job)
+
+
+async def one_stream(client: Client, path: Path) -> None:
+    async with client.stream("t", {"n": 1, "picture": Image(path)}, timeout=60) as stream:
+        assert [piece["n"] async for piece in stream] == [0, 1, 2]
+    assert stream.output["echo"]["n"] == 1
+
+
+async def a_stream_left_early(client: Client, path: Path) -> None:
+    async for piece in client.stream("t", {"n": 1, "picture": Image(path)}):
+        assert piece == {"n": 0}
+        await trio.lowlevel.checkpoint()
+        break
+
+
 async def one_job(client: Client, path: Path) -> None:
     assert (await client.submit("t", {"n": 1, "picture": Image(path)}, timeout=60))["echo"]["n"] == 1
 
@@ -328,7 +392,7 @@ async def many_jobs(client: Client, path: Path) -> None:
             assert result.output
 
 
-@pytest.mark.parametrize("scenario", [one_job, many_jobs])
+@pytest.mark.parametrize("scenario", [one_job, many_jobs, one_stream, a_stream_left_early])
 async def test_cancelled_at_any_step_nothing_stays_behind(
     scenario: Callable[[Client, Path], Coroutine[Any, Any, None]], tmp_path: Path
 ) -> None:
@@ -337,8 +401,11 @@ async def test_cancelled_at_any_step_nothing_stays_behind(
     path.write_bytes(b"pixels")
     cancelled_at = []
     for step in range(1, 1000):
-        async with engine_and_client() as (_, link, client), trio.open_nursery() as nursery:
-            nursery.start_soon(link.echo)
+        async with (
+            engine_and_client(announce=EXTENSIONS) as (_, link, client),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(answer_in_pieces, link)
             instrument = CancelAt(step)
             trio.lowlevel.add_instrument(instrument)
             with instrument.scope:

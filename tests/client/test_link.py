@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from orbtrio.client import ClientLimits, Job, connect
 from orbtrio.errors import ConfigError, ConnectionLost, JobRefused, JobTimedOut, RegistrationRefused
 from orbtrio.inputs import Image
+from orbtrio.protocol.messages import EXTENSIONS, JobRequest
 from orbtrio.transport import TransportLimits
 from tests.client.scripted import URL, ScriptedEngine, Submission, engine_and_client
 
@@ -331,6 +332,90 @@ async def test_unknown_messages_and_foreign_ids_are_ignored(autojump_clock: Mock
         assert submission.output == {}
         assert client.statistics().dropped == 7
         assert client.statistics().reconnects == 0
+
+
+# --- Extensions --------------------------------------------------------------------------------------------
+
+
+async def test_answers_that_come_together_find_their_jobs_and_strangers_are_dropped() -> None:
+    async with engine_and_client(announce=EXTENSIONS) as (_, link, client), trio.open_nursery() as nursery:
+        submissions = [Submission(nursery, client, {"n": n}) for n in range(64)]
+        jobs = await link.jobs(64)
+        stranger = JobRequest("nobody", "t", {})
+        link.answer_together([stranger, *jobs[:40], stranger, jobs[0]])
+        link.answer(jobs[40])
+        link.answer_together(jobs[41:])
+        for n, submission in enumerate(submissions):
+            await submission.done.wait()
+            assert submission.output == {"echo": {"n": n}}
+        assert (client.statistics().answered, client.statistics().dropped) == (64, 3)
+
+
+async def test_a_cancelled_job_is_cancelled_on_the_link_that_carried_it(autojump_clock: MockClock) -> None:
+    """And on no other: an engine forgets what it had from a client that is gone."""
+    async with (
+        engine_and_client(announce=EXTENSIONS) as (engine, link, client),
+        trio.open_nursery() as nursery,
+    ):
+        before, after = Submission(nursery, client, {"n": 1}), Submission(nursery, client, {"n": 2})
+        await link.jobs(2)
+        engine.down = True
+        link.drop()
+        await wait_all_tasks_blocked()
+        before.scope.cancel()
+        await trio.sleep(1)
+        engine.down = False
+        link = await engine.link()
+        [job] = await link.jobs(1)
+        assert number(job) == 2
+        assert link.cancels == []
+        after.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert link.cancels == [[job.client_job_id]]
+
+
+async def test_who_is_cancelled_during_a_trial_is_so_before_the_next_trial(autojump_clock: MockClock) -> None:
+    limits = ClientLimits(probe_time=5)
+    async with (
+        engine_and_client(limits=limits, announce=EXTENSIONS) as (engine, link, client),
+        trio.open_nursery() as nursery,
+    ):
+        submissions = {n: Submission(nursery, client, {"n": n}) for n in range(4)}
+        await link.jobs(4)
+        await link.close(1009, "one of these")
+        link = await engine.link()
+        tried = await link.jobs(1) + await link.jobs(1)
+        submissions[number(tried[0])].scope.cancel()
+        rest = await link.jobs(1) + await link.jobs(1)
+        assert link.cancels == [[tried[0].client_job_id]]
+        for job in [tried[1], *rest]:
+            link.answer(job)
+        for n, submission in submissions.items():
+            if n != number(tried[0]):
+                await submission.done.wait()
+                assert submission.output == {"echo": {"n": n}}
+
+
+async def test_cancels_to_an_engine_that_reads_nothing_pile_up_nowhere(autojump_clock: MockClock) -> None:
+    """What is cancelled while the pipe is full waits as ids, and leaves when there is room."""
+    limits = ClientLimits(
+        max_request_bytes=200_000,
+        max_job_bytes=200_000,
+        transport=TransportLimits(max_buffered_bytes=1 << 20, write_timeout=60),
+    )
+    async with (
+        engine_and_client(lockstep=True, limits=limits, announce=EXTENSIONS) as (_, link, client),
+        trio.open_nursery() as nursery,
+    ):
+        submissions = [Submission(nursery, client, {"n": n, "x": bytes(100_000)}) for n in range(40)]
+        await wait_all_tasks_blocked()
+        for submission in submissions:
+            submission.scope.cancel()
+        await wait_all_tasks_blocked()
+        # Exactly what it was sent is cancelled, and what it was not is not sent any more.
+        sent = [job.client_job_id for _ in range(link.unread()) for job in (await link.request()).jobs]
+        assert sorted(id for ids in link.cancels for id in ids) == sorted(sent)
+        assert client.statistics().in_flight == 0
 
 
 # --- Back-pressure -----------------------------------------------------------------------------------------

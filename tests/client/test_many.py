@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from orbtrio.client import Job, connect
 from orbtrio.errors import ConnectionLost, InvalidMessage, JobFailed, JobRefused
 from orbtrio.inputs import Image
+from orbtrio.protocol.messages import EXTENSIONS
 from tests.client.scripted import URL, ScriptedEngine, engine_and_client
 
 if TYPE_CHECKING:
@@ -268,6 +269,43 @@ async def test_breaking_the_loop_forgets_the_rest_and_closes_the_source() -> Non
         await wait_all_tasks_blocked()
         assert client.statistics().in_flight == 0
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+async def test_what_has_no_result_is_cancelled_in_one_message(how: str) -> None:
+    async with engine_and_client(announce=EXTENSIONS) as (_, link, client):
+        results = client.submit_many(numbered(100))
+        async with trio.open_nursery() as nursery:
+
+            async def answer_three() -> None:
+                for job in (await link.jobs(100))[:3]:
+                    link.answer(job)
+
+            nursery.start_soon(answer_three)
+            for _ in range(3):
+                await anext(results)
+        if how == "close":
+            await results.aclose()
+        del results
+        gc.collect()
+        await wait_all_tasks_blocked()
+        assert [len(ids) for ids in link.cancels] == [97]
+        assert client.statistics().in_flight == 0
+
+
+async def test_results_that_are_garbage_in_another_thread_are_left_in_trios() -> None:
+    """Python's collector of cycles runs wherever it is due."""
+    async with engine_and_client(announce=EXTENSIONS) as (_, link, client):
+        gc.collect()
+        cycle: list[object] = [results := client.submit_many(numbered(3))]
+        with trio.move_on_after(0.01):
+            await anext(results)
+        await link.jobs(3)
+        cycle.append(cycle)
+        del cycle, results
+        await trio.to_thread.run_sync(gc.collect)
+        await wait_all_tasks_blocked()
+        assert [len(ids) for ids in link.cancels] == [3]
 
 
 async def test_closing_before_during_and_after() -> None:
