@@ -162,13 +162,18 @@ def list_cases(*, spec_coverage: bool) -> None:
         return
     section = ""
     for sentence, case_ids in spec.coverage(cases):
+        if sentence == spec.extensions()[0]:
+            click.echo("\n--- Not in the spec: extensions, for those who ask ---")
         if sentence.section != section:
             section = sentence.section
             click.echo(f"\n{section}")
         click.echo(f"  {sentence.id:7} {sentence.text}")
         click.echo(f"          {' '.join(case_ids) or 'NO CASE'}")
     missing = spec.uncovered(cases)
-    click.echo(f"\n{len(spec.sentences())} sentences, {len(missing)} without a case")
+    click.echo(
+        f"\n{len(spec.sentences())} sentences of the spec, {len(spec.extensions())} about extensions, "
+        f"{len(missing)} without a case"
+    )
     sys.exit(1 if missing else 0)
 
 

@@ -91,6 +91,7 @@ class EngineStage(Stage):
         """
         worker_type = worker_type or self.main_type
         worker = SuiteWorker(self, self.world.connect(), self._name("worker"), worker_type)
+        worker.asked = frozenset(config.get("extensions", ()))
         if isinstance(size, int):
             worker.max_batch_size = size
         self._open(worker)
@@ -127,6 +128,7 @@ class EngineStage(Stage):
     def client(self, *, extensions: Sequence[str] = (), introduce: bool = True, **fields: Any) -> SuiteClient:
         """A client that has introduced itself; further fields of ``i_am_server`` may be given."""
         client = SuiteClient(self, self.world.connect(), self._name("client"))
+        client.asked = frozenset(extensions)
         self._open(client)
         if introduce:
             client.send(self.introduction(extensions=extensions, **fields))
@@ -140,6 +142,17 @@ class EngineStage(Stage):
         if extensions:
             message["extensions"] = list(extensions)
         return message
+
+    def need_extensions(self, *names: str) -> None:
+        """Skip the case unless the target announces these extensions.
+
+        Raises:
+            Skipped: it does not.
+        """
+        canary, _ = self._canaries or self._hatch()
+        missing = [name for name in names if name not in canary.announced]
+        if missing:
+            self.skip(f"the target does not announce {', '.join(missing)} in the header Orb-Extensions")
 
     # --- Barriers ---
 

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
     from orbtrio.conformance.world import Pipe
 
-__all__ = ["Closed", "Message", "Peer", "WireLog"]
+__all__ = ["Closed", "Message", "Peer", "WireLog", "announced_in"]
+
+# Of the answer to an upgrade request: the extensions that an engine understands, with commas.
+_HEADER: Final = b"orb-extensions"
 
 # Lines of a wire log; a flood beyond that is counted.
 _MOST_EVENTS: Final = 2_000
@@ -145,6 +148,12 @@ class Closed:
         return f"ended by {self.how} without a close frame" + (f": {self.reason}" if self.reason else "")
 
 
+def announced_in(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[str]:
+    """The extensions that an answer to an upgrade request announces."""
+    text = ",".join(value.decode("latin-1") for name, value in headers if bytes(name).lower() == _HEADER)
+    return frozenset(filter(None, (name.strip() for name in text.split(","))))
+
+
 class Peer:
     """One end of a WebSocket.
 
@@ -153,10 +162,12 @@ class Peer:
         log: Where everything is noted.
         name: In the log: ``"worker#3"``.
         server: Whether the target opened the connection.
+        announces: Extensions that it is told of in the answer to its upgrade request.
 
     Attributes:
         name: In the log.
         pipe: For cases that go below frames.
+        announced: Extensions that the engine announced, whichever side that is.
         open: The handshake has been done, by both.
         messages: Binary messages of the target, in order.
         undecodable: What of them was no CBOR, with the reason.
@@ -170,9 +181,12 @@ class Peer:
         refusal: Status of the target's HTTP answer, if that refused the upgrade.
     """
 
-    def __init__(self, pipe: Pipe, log: WireLog, name: str, *, server: bool = False) -> None:
+    def __init__(
+        self, pipe: Pipe, log: WireLog, name: str, *, server: bool = False, announces: Iterable[str] = ()
+    ) -> None:
         self.name = name
         self.pipe = pipe
+        self.announced = frozenset(announces)
         self.open = False
         self.messages: list[Message] = []
         self.undecodable: list[str] = []
@@ -336,9 +350,11 @@ class Peer:
             case Request():
                 self.upgrade = event
                 self._log.remark(f"GET {event.target}, Upgrade: websocket", peer=self.name, kind="<-")
-                self._give_event(AcceptConnection())
+                names = ", ".join(sorted(self.announced)).encode()
+                self._give_event(AcceptConnection(extra_headers=[(_HEADER, names)] if names else []))
                 self.open = True
             case AcceptConnection():
+                self.announced = announced_in(event.extra_headers)
                 self.open = True
             case RejectConnection():
                 self.refusal = event.status_code

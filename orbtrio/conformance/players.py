@@ -2,6 +2,8 @@
 
 Each job has a mark in its input, so that a delivery tells which job it is. What an earlier plan left
 behind in the engine is answered as soon as it shows up, and forgotten.
+
+Messages of extensions are sorted for those who asked for them; to all others they are strays.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
 
     from orbtrio.conformance.world import Pipe
 
-__all__ = ["Batch", "Delivery", "Job", "Jobs", "Response", "SuiteClient", "SuiteWorker", "answer_to"]
+__all__ = [
+    "Batch",
+    "Delivery",
+    "Job",
+    "Jobs",
+    "Report",
+    "Response",
+    "SuiteClient",
+    "SuiteWorker",
+    "answer_to",
+]
 
 
 @attrs.define(eq=False)
@@ -35,6 +47,7 @@ class Job:
         submitted: When; None while it has not been.
         deliveries: Which workers got it, in order.
         responses: What its client was answered.
+        reports: What its client was told of its progress.
     """
 
     number: int
@@ -46,6 +59,13 @@ class Job:
     submitted: float | None = None
     deliveries: list[Delivery] = attrs.field(factory=list)
     responses: list[Response] = attrs.field(factory=list)
+    reports: list[Report] = attrs.field(factory=list)
+
+    @property
+    def errors(self) -> list[Any]:
+        """Kinds of the errors by which the engine itself ended it."""
+        outputs = [response.output for response in self.responses if isinstance(response.output, dict)]
+        return [output["error_kind"] for output in outputs if "error_kind" in output]
 
     def wire(self) -> dict[str, Any]:
         """As it stands in a request."""
@@ -116,6 +136,21 @@ class Response:
     message: dict[str, Any]
 
 
+@attrs.frozen(eq=False)
+class Report:
+    """What a client was told of a job's progress.
+
+    Attributes:
+        at: When.
+        progress: The fields.
+        attempt: Of the message; 1 if it was not there.
+    """
+
+    at: float
+    progress: Any
+    attempt: Any
+
+
 class Jobs(Protocol):
     """What players need of their stage."""
 
@@ -151,7 +186,9 @@ class SuiteWorker(Peer):
         batches: What it got.
         deliveries: The same, job by job.
         auto: Called with each batch as it arrives; answers, if it is to be answered at once.
-        stray: Messages that are no batches.
+        asked: Extensions that it asked for.
+        recalled: The ids of each `cancel_jobs` that it got, if it asked for that.
+        stray: Messages that are neither.
     """
 
     def __init__(
@@ -162,6 +199,8 @@ class SuiteWorker(Peer):
         self.batches: list[Batch] = []
         self.deliveries: list[Delivery] = []
         self.auto: Callable[[list[Delivery]], None] | None = None
+        self.asked: frozenset[str] = frozenset()
+        self.recalled: list[Any] = []
         self.stray: list[Message] = []
         self._stage = stage
         super().__init__(pipe, log or stage.log, name)
@@ -169,6 +208,9 @@ class SuiteWorker(Peer):
     def received(self, message: Message) -> None:
         """Sort a batch into what it is."""
         inputs = message.value.get("inputs") if isinstance(message.value, dict) else None
+        if "cancel" in self.asked and _kind(message) == "cancel_jobs":
+            self.recalled.append(message.value.get("ids"))
+            return
         if not isinstance(inputs, list):
             self.stray.append(message)
             return
@@ -206,6 +248,15 @@ class SuiteWorker(Peer):
         if deliveries:
             self.output([answer_to(delivery, fields) for delivery in deliveries])
 
+    def report(self, *deliveries: Delivery, **fields: Any) -> None:
+        """Report on these jobs in one message, with these fields each."""
+        entries = [{"id": delivery.id, **fields} for delivery in deliveries]
+        self.send({"type": "worker_progress", "progress": entries})
+
+    def recalled_ids(self) -> list[Any]:
+        """Everything that it was told to stop, one after the other."""
+        return [job_id for ids in self.recalled for job_id in (ids if isinstance(ids, list) else [ids])]
+
     def answer_all(self) -> None:
         """Answer everything it has not answered by `answer_all` before, and whatever comes, at once."""
         self.answer(*self.deliveries)
@@ -222,11 +273,15 @@ class SuiteClient(Peer):
 
     Attributes:
         responses: What it got, all of it.
-        stray: Messages that are no responses.
+        asked: Extensions that it asked for.
+        together: How many answers came in each `worker_responses`, if it asked for `batched_responses`.
+        stray: Messages that are neither responses nor what it asked for.
     """
 
     def __init__(self, stage: Jobs, pipe: Pipe, name: str, *, log: WireLog | None = None) -> None:
         self.responses: list[Response] = []
+        self.asked: frozenset[str] = frozenset()
+        self.together: list[int] = []
         self.stray: list[Message] = []
         self._stage = stage
         # By the identifier's CBOR, for 1, 1.0 and True are one key to Python.
@@ -235,14 +290,30 @@ class SuiteClient(Peer):
 
     def received(self, message: Message) -> None:
         """Sort a response to its job."""
-        value = message.value
-        if not isinstance(value, dict) or value.get("type") != "worker_response":
+        value, kind = message.value, _kind(message)
+        if kind == "worker_response":
+            self._respond(message.at, value)
+        elif kind == "worker_responses" and "batched_responses" in self.asked:
+            entries = [entry for entry in value.get("responses", []) if isinstance(entry, dict)]
+            self.together.append(len(entries))
+            for entry in entries:
+                self._respond(message.at, entry)
+        elif kind == "worker_progress" and "progress" in self.asked:
+            report = Report(message.at, value.get("progress"), value.get("attempt", 1))
+            for job in self._by_id.get(encode(value.get("job_id")), ()):
+                job.reports.append(report)
+        else:
             self.stray.append(message)
-            return
-        response = Response(message.at, value.get("job_id"), value.get("output"), value)
+
+    def _respond(self, at: float, value: dict[str, Any]) -> None:
+        response = Response(at, value.get("job_id"), value.get("output"), value)
         self.responses.append(response)
         for job in self._by_id.get(encode(response.job_id), ()):
             job.responses.append(response)
+
+    def cancel(self, *jobs: Job) -> None:
+        """Say that these jobs are not wanted any more."""
+        self.send({"type": "cancel_request", "job_ids": [job.job_id for job in jobs]})
 
     def job(
         self,
@@ -271,3 +342,7 @@ class SuiteClient(Peer):
         job = self.job(input, **options)
         self.request([job])
         return job
+
+
+def _kind(message: Message) -> Any:
+    return message.value.get("type") if isinstance(message.value, dict) else None

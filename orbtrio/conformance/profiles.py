@@ -16,6 +16,8 @@ tolerate = ["kept"]                 # readings that are NON-STRICT; every other 
 skip = "our queue has no end"       # the case is not played; "" plays it although the base skips it
 ```
 
+A pattern may stand for many cases, `[cases."ORB-EXT-*"]`; a case's own entry goes before it, whole.
+
 A case without an entry, or whose entry has no `accept`, passes with every reading that it declares. An entry
 inherits from the same case's entry in the profile that it extends, key by key; but `accept` and `tolerate`
 are one judgement, so whoever names one replaces both.
@@ -27,6 +29,7 @@ change. Names of cases and readings can only be checked against a catalogue: see
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import importlib.resources
 import tomllib
 from pathlib import Path
@@ -82,7 +85,7 @@ class Profile:
         name: What it was loaded as.
         title: For the head of a report.
         description: What it stands for.
-        cases: What it says, by identifier of the case.
+        cases: What it says, by identifier of the case, or pattern of identifiers.
     """
 
     name: str
@@ -92,7 +95,7 @@ class Profile:
 
     def level(self, case: Case) -> Level:
         """How much the case weighs."""
-        return self.cases.get(case.case_id, _NOTHING).level or case.level
+        return self._expected(case).level or case.level
 
     def judge(self, case: Case, reading: str | None) -> Verdict:
         """What to make of a reading; None: the case has only one right way, and saw it.
@@ -107,19 +110,26 @@ class Profile:
             )
         if self.level(case) is Level.INFO:
             return Verdict.INFO
-        expected = self.cases.get(case.case_id, _NOTHING)
+        expected = self._expected(case)
         if reading is None or expected.accept is None or reading in expected.accept:
             return Verdict.PASS
         return Verdict.NON_STRICT if reading in expected.tolerate else Verdict.FAIL
 
     def expected(self, case: Case) -> str:
         """What would have passed, in words: the sentences of the accepted readings."""
-        accepted = self.cases.get(case.case_id, _NOTHING).accept
+        accepted = self._expected(case).accept
         return " or ".join(case.readings[name] for name in (accepted or case.readings))
 
     def skip(self, case: Case) -> str | None:
         """Why the case is not played, or None if it is."""
-        return self.cases.get(case.case_id, _NOTHING).skip or None
+        return self._expected(case).skip or None
+
+    def _expected(self, case: Case) -> Expectation:
+        own = self.cases.get(case.case_id)
+        if own is not None:
+            return own
+        fitting = (pattern for pattern in self.cases if fnmatch.fnmatchcase(case.case_id, pattern))
+        return self.cases.get(next(fitting, ""), _NOTHING)
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -139,15 +149,16 @@ def validate(profile: Profile, catalogue: Mapping[str, Case]) -> None:
     """
     mistakes = []
     for case_id, expected in profile.cases.items():
-        case = catalogue.get(case_id)
-        if case is None:
+        fitting = [case for known, case in catalogue.items() if fnmatch.fnmatchcase(known, case_id)]
+        if not fitting:
             mistakes.append(f"{expected.origin}: there is no such case{_meant(case_id, catalogue)}")
-            continue
-        for reading in (*(expected.accept or ()), *expected.tolerate):
-            if reading not in case.readings:
-                mistakes.append(
-                    f"{expected.origin}: the case has no reading {reading!r}; it has {_listed(case.readings)}"
-                )
+        for case in fitting:
+            for reading in (*(expected.accept or ()), *expected.tolerate):
+                if reading not in case.readings:
+                    mistakes.append(
+                        f"{expected.origin}: the case has no reading {reading!r}; "
+                        f"it has {_listed(case.readings)}"
+                    )
     if mistakes:
         raise ConfigError("\n".join(mistakes))
 

@@ -10,6 +10,9 @@ has a consequence outside: a worker that loads its model for every batch answers
 out: drawings, the glossary, the version history, figures recommended to operators, and advice that only the
 owner of a program can follow ("Log errors with job ID for debugging").
 
+The extensions of this project have sentences, too, in a file of their own (``extensions.toml``). Nobody can
+take them for the spec's: their identifiers begin with X, their sections with "orbtrio extensions".
+
 Rulings are short forms of this project's own rules, for what the spec does not say. A case cites them beside
 or, where the spec is silent, instead of sentences; they need no coverage.
 """
@@ -35,6 +38,7 @@ __all__ = [
     "Sentence",
     "cite",
     "coverage",
+    "extensions",
     "quote",
     "rulings",
     "section",
@@ -44,6 +48,7 @@ __all__ = [
 ]
 
 _FILE: Final = "sentences.toml"
+_EXTENSIONS_FILE: Final = "extensions.toml"
 
 
 def _roles(names: list[str]) -> frozenset[Role]:
@@ -52,10 +57,10 @@ def _roles(names: list[str]) -> frozenset[Role]:
 
 @attrs.frozen(kw_only=True)
 class Sentence:
-    """A normative sentence of the spec.
+    """A normative sentence, of the spec or about an extension.
 
     Attributes:
-        id: ``S<chapter>.<number>``, in the order of the text.
+        id: ``S<chapter>.<number>``, in the order of the text; ``X…`` if it is about an extension.
         section: The title under which it stands.
         text: Verbatim, but for runs of spaces and marks of bold type.
         binds: Whom it can be demanded of.
@@ -86,15 +91,21 @@ class Ruling:
 
 
 @functools.cache
-def _data() -> Mapping[str, Any]:
-    file = importlib.resources.files("orbtrio.conformance") / _FILE
+def _data(name: str = _FILE) -> Mapping[str, Any]:
+    file = importlib.resources.files("orbtrio.conformance") / name
     return tomllib.loads(file.read_text("utf-8"))
 
 
 @functools.cache
 def sentences() -> tuple[Sentence, ...]:
-    """Every normative sentence, in the order of the text."""
+    """Every normative sentence of the spec, in the order of the text."""
     return tuple(Sentence(**entry) for entry in _data()["sentence"])
+
+
+@functools.cache
+def extensions() -> tuple[Sentence, ...]:
+    """Every sentence about the extensions of this project, in order."""
+    return tuple(Sentence(**entry) for entry in _data(_EXTENSIONS_FILE)["sentence"])
 
 
 @functools.cache
@@ -105,13 +116,16 @@ def rulings() -> tuple[Ruling, ...]:
 
 @functools.cache
 def _by_id() -> Mapping[str, Sentence | Ruling]:
-    entries: list[Sentence | Ruling] = [*sentences(), *rulings()]
+    entries: list[Sentence | Ruling] = [*sentences(), *extensions(), *rulings()]
     return {entry.id: entry for entry in entries}
 
 
 def _find(sentence_id: str) -> Sentence | Ruling:
     if sentence_id not in _by_id():
-        raise LookupError(f"{sentence_id!r} is no sentence and no ruling: the identifiers stand in {_FILE}")
+        raise LookupError(
+            f"{sentence_id!r} is no sentence and no ruling: the identifiers stand in {_FILE} and "
+            f"{_EXTENSIONS_FILE}"
+        )
     return _by_id()[sentence_id]
 
 
@@ -138,13 +152,13 @@ def cite(sentence_id: str) -> str:
 
 
 def coverage(catalogue: Mapping[str, Case]) -> tuple[tuple[Sentence, tuple[str, ...]], ...]:
-    """Each sentence, in the order of the text, and the cases that pin it, in the catalogue's order."""
+    """Each sentence, the spec's first, and the cases that pin it, in the catalogue's order."""
     pinned: dict[str, list[str]] = {}
     for case_id, case in catalogue.items():
         # A case that names a sentence twice pins it once.
         for sentence_id in dict.fromkeys(case.sentences):
             pinned.setdefault(sentence_id, []).append(case_id)
-    return tuple((sentence, tuple(pinned.get(sentence.id, ()))) for sentence in sentences())
+    return tuple((sentence, tuple(pinned.get(sentence.id, ()))) for sentence in (*sentences(), *extensions()))
 
 
 def uncovered(catalogue: Mapping[str, Case]) -> tuple[Sentence, ...]:

@@ -40,6 +40,7 @@ class Conditions:
         path: Of the WebSocket.
         host: What connections call the target, as ``Host`` of HTTP.
         job_timeout: Seconds until the target gives a job up.
+        max_job_timeout: Seconds that a job may ask for by its own ``timeout_ms``.
         rate: How many times as fast as ours the target's clock runs.
         patience: Longest wait that a case may plan, in seconds. One that needs longer is skipped.
         files: Whether the target's files can be seen from here.
@@ -63,6 +64,7 @@ class Conditions:
     path: str = "/ws"
     host: str = "localhost"
     job_timeout: float = 300.0
+    max_job_timeout: float = 300.0
     rate: float = 1.0
     patience: float = 30.0
     files: bool = True

@@ -93,7 +93,9 @@ def all_cases() -> Mapping[str, Case]:
     }
 
 
-_AREAS: Final = ("HSK", "REG", "BAT", "OUT", "RES", "TMO", "REC", "MUL", "SES", "SEC", "CNV", "WRK", "CLI")
+_AREAS: Final = (
+    *("HSK", "REG", "BAT", "OUT", "RES", "TMO", "REC", "MUL", "SES", "SEC", "CNV", "WRK", "CLI", "EXT"),
+)
 
 
 def select(role: Role, wanted: Wanted) -> list[Case]:

@@ -85,6 +85,7 @@ AREAS: Final[Mapping[str, str]] = {
     "CNV": "Whole conversations",
     "WRK": "Worker",
     "CLI": "Client",
+    "EXT": "Extensions, for those who ask",
 }
 
 _LONGEST_LINE: Final = 2000

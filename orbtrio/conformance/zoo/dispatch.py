@@ -28,17 +28,23 @@ BATCH_OVERHEAD: Final = 16
 
 @attrs.define(eq=False)
 class Client:
-    """A connection that sends jobs. `open` has those that are not done, by their encoded ``job_id``."""
+    """A connection that sends jobs. `open` has those that are not done, by their encoded ``job_id``.
+
+    `asked` has the extensions that it asked for, `unsent` answers that are to leave together.
+    """
 
     connection: Connection
     tenant: str
     wants_errors: bool = False
     open: dict[bytes, Job] = attrs.field(factory=dict)
+    asked: frozenset[str] = frozenset()
+    unsent: list[dict[str, Any]] = attrs.field(factory=list)
 
 
 @attrs.define(eq=False)
 class Worker:
-    """A connection that does them. `batches` has the ids of each batch that is not all answered."""
+    """A connection that does them. `batches` has the ids of each batch that is not all answered, `recalled`
+    those among them whose jobs have ended meanwhile."""
 
     connection: Connection
     worker_type: str
@@ -52,11 +58,17 @@ class Worker:
     batches: list[set[str]] = attrs.field(factory=list)
     turn: int = 0
     timer: Handle | None = None
+    asked: frozenset[str] = frozenset()
+    recalled: set[str] = attrs.field(factory=set)
+    draining: bool = False
 
 
 @attrs.define(eq=False)
 class Job:
-    """A job that was accepted. `wire` is what its worker is sent, `size` its length in CBOR."""
+    """A job that was accepted. `wire` is what its worker is sent, `size` its length in CBOR.
+
+    `own_timeout` and `heartbeat` are seconds, if it has any.
+    """
 
     id: str
     client_id: Any
@@ -72,6 +84,9 @@ class Job:
     deliveries: int = 0
     timer: Handle | None = None
     done: bool = False
+    own_timeout: float | None = None
+    heartbeat: float | None = None
+    heartbeat_timer: Handle | None = None
 
 
 class DispatchRules(FileRules, WebSocketServer):
@@ -169,7 +184,7 @@ class DispatchRules(FileRules, WebSocketServer):
 
     def batch_is_due(self, worker: Worker) -> bool:
         """Full, or old enough, or for a worker that has nothing to do and does not want to wait."""
-        idle = worker.eager and not worker.in_flight
+        idle = worker.eager and not worker.batches
         return idle or self.batch_is_full(worker) or self.due_at(worker) <= self.host.now()
 
     def batch_is_full(self, worker: Worker) -> bool:
@@ -191,7 +206,7 @@ class DispatchRules(FileRules, WebSocketServer):
             self.hand_over(job, worker)
         if jobs:
             worker.batches.append({job.id for job in jobs})
-            self.send(worker.connection, self.batch_for(jobs))
+            self.send(worker.connection, {**self.batch_for(jobs), **self.beside(worker, jobs)})
 
     def hand_over(self, job: Job, worker: Worker) -> None:
         """It is one worker's."""
@@ -209,7 +224,7 @@ class DispatchRules(FileRules, WebSocketServer):
             if self.is_too_big(worker, job):
                 self.fail(job, "invalid_job", "the job is bigger than a batch may be")
                 continue
-            size += job.size
+            size += self.size_for(worker, job, jobs)
             jobs.append(self.take_next(worker))
         return jobs
 
@@ -223,15 +238,24 @@ class DispatchRules(FileRules, WebSocketServer):
             return True
         if self.is_suspect(jobs[0]) or self.is_suspect(worker.queue[0]):
             return False
-        return len(jobs) < worker.max_batch_size and size + worker.queue[0].size <= worker.max_batch_bytes
+        more = self.size_for(worker, worker.queue[0], jobs)
+        return len(jobs) < worker.max_batch_size and size + more <= worker.max_batch_bytes
 
     def is_too_big(self, worker: Worker, job: Job) -> bool:
         """A batch of it alone would be too big."""
-        return job.size + BATCH_OVERHEAD > worker.max_batch_bytes
+        return self.size_for(worker, job, []) + BATCH_OVERHEAD > worker.max_batch_bytes
+
+    def size_for(self, worker: Worker, job: Job, others: list[Job]) -> int:
+        """Bytes by which a batch of others grows."""
+        return job.size
 
     def batch_for(self, jobs: list[Job]) -> dict[str, Any]:
         """The message."""
         return {"inputs": [job.wire for job in jobs]}
+
+    def beside(self, worker: Worker, jobs: list[Job]) -> dict[str, Any]:
+        """What else is in it."""
+        return {}
 
     # --- what ends a job ------------------------------------------------------------------------------------
 
@@ -301,9 +325,13 @@ class DispatchRules(FileRules, WebSocketServer):
         owner, job.owner = job.owner, None
         if owner is not None:
             del owner.in_flight[job.id]
-            for batch in owner.batches:
-                batch.discard(job.id)
-            owner.batches = [batch for batch in owner.batches if batch]
+            self.close_entry(owner, job.id)
+
+    def close_entry(self, worker: Worker, job_id: str) -> None:
+        """It has been answered, or need not be any more."""
+        for batch in worker.batches:
+            batch.discard(job_id)
+        worker.batches = [batch for batch in worker.batches if batch]
 
     def release_resources(self, job: Job) -> None:
         """Once for each job."""

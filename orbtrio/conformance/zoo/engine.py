@@ -2,12 +2,11 @@
 
 It follows the spec and the rulings P-01 to P-53 in the plainest way that works: everything is a dictionary
 or a deque, each decision a method of its own. `wire` has what is about frames, `files` what is about
-resources, `dispatch` what becomes of jobs; here is what peers may say.
+resources, `dispatch` what becomes of jobs, `extensions` what is for those who ask; here is what peers say.
 A faulty engine of the zoo overrides one of them, often in one line, and a class that inherits from several
 faulty ones has all their faults.
 
-Not here: flat jobs (P-04), client tokens, inline resources (P-44) and the extensions of section 8 other than
-`engine_errors`.
+Not here: flat jobs (P-04) and client tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
-from orbtrio.conformance.zoo.dispatch import Client, DispatchRules, Job, Worker
+from orbtrio.conformance.zoo.dispatch import Client, Job, Worker
+from orbtrio.conformance.zoo.extensions import ExtensionRules
 from orbtrio.conformance.zoo.files import Resource, find_references
 from orbtrio.conformance.zoo.wire import Connection, Refused
 
@@ -52,7 +52,7 @@ def given(value: Any) -> bool:
     return value is not None and value is not cbor2.undefined
 
 
-class ModelEngine(DispatchRules):
+class ModelEngine(ExtensionRules):
     """The model engine, a `Target`.
 
     Args:
@@ -91,7 +91,8 @@ class ModelEngine(DispatchRules):
             self.on_worker_request(connection.role, message)
         elif kind in ("worker_output", "worker_request"):
             self.on_foreign_message(connection)
-        # Whatever else it is, later versions may know what it means.
+        else:
+            self.on_extension_message(connection, kind, message)
 
     def on_first_message(self, connection: Connection, kind: Any, message: dict[str, Any]) -> None:
         """It decides what the peer is."""
@@ -136,6 +137,7 @@ class ModelEngine(DispatchRules):
             max_open_batches=self.number(config, "max_unanswered_batches", math.inf),
             max_batch_bytes=self.number(config, "max_message_bytes", 900 * 1024),
             eager=config.get("eager") is True,
+            asked=self.asked_in(config.get("extensions")),
         )
         connection.role = worker
         self.workers.append(worker)
@@ -189,9 +191,8 @@ class ModelEngine(DispatchRules):
 
     def add_client(self, connection: Connection, message: dict[str, Any]) -> Client:
         """Everybody may be a client, each is a tenant of its own."""
-        extensions = message.get("extensions")
-        client = Client(connection, uuid.uuid4().hex)
-        client.wants_errors = type(extensions) is list and "engine_errors" in extensions
+        client = Client(connection, uuid.uuid4().hex, asked=self.asked_in(message.get("extensions")))
+        client.wants_errors = "engine_errors" in client.asked
         connection.role = client
         self.clients.append(client)
         return client
@@ -236,10 +237,6 @@ class ModelEngine(DispatchRules):
         self.put(job, queue)
         self.on_queued(job)
 
-    def deadline_for(self, job: Job) -> float:
-        """One clock per job, from acceptance to its end."""
-        return job.queued_at + self.job_timeout
-
     def on_queued(self, job: Job) -> None:
         """A request of thousands must not fill a queue that only has to be emptied."""
         if job.queue is not None and self.queue_is_full(job.queue):
@@ -257,7 +254,8 @@ class ModelEngine(DispatchRules):
             return "invalid_job", "a job with this job_id is open"
         if not self.recognises(wire["worker_type"]):
             return "unknown_worker_type", "this worker_type is not recognised"
-        return None
+        own = self.own_problem_of(client, wire)
+        return None if own is None else ("invalid_job", own)
 
     def on_invalid_job(self, client: Client, wire: Any, kind: str, text: str) -> None:
         """Skipped; the others of the request run."""
@@ -274,7 +272,7 @@ class ModelEngine(DispatchRules):
         out = self.wire_for(job_id, self.resolve(job_input, resources), wire)
         worker_type = wire["worker_type"]
         key = job_input.get(AFFINITY.get(worker_type))
-        return Job(
+        job = Job(
             job_id,
             wire["job_id"],
             client,
@@ -285,6 +283,8 @@ class ModelEngine(DispatchRules):
             self.host.now(),
             list(used.values()),
         )
+        self.set_times(job, client, wire)
+        return job
 
     def new_id(self, wire: dict[str, Any]) -> str:
         """Unique, and nobody can guess it."""

@@ -55,6 +55,7 @@ CLOSE_CODES: Final[Mapping[str, int]] = {
     "resource is missing": 1009,
     "resource is not referenced": 1009,
     "engine stopped": 1001,
+    "drained": 1000,
 }
 
 
@@ -186,6 +187,10 @@ class WebSocketServer:
         """No web page may connect: browsers send where a page is from, programs do not."""
         return all(name.lower() != b"origin" for name, _ in request.extra_headers)
 
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Of the answer to a handshake."""
+        return []
+
     def message_limit(self, connection: Connection) -> int:
         """Bytes of the longest message."""
         return self.first_message_bytes if connection.role is None else self.message_bytes
@@ -299,7 +304,7 @@ class WebSocketServer:
             )
             self.drop(connection)
             return
-        self.send_event(connection, AcceptConnection())
+        self.send_event(connection, AcceptConnection(extra_headers=self.headers()))
         connection.opened = True
         self.call_later(connection, self.registration_seconds, self.on_registration_checked)
 
