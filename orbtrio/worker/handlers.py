@@ -30,7 +30,7 @@ import trio
 
 from orbtrio.errors import ConfigError, InvalidMessage
 from orbtrio.protocol import codec
-from orbtrio.worker.jobs import Job, JobCancelled, take_next
+from orbtrio.worker.jobs import Job, JobCancelled
 from orbtrio.worker.outbox import MAX_ENTRY_BYTES, Entry
 
 __all__ = ["BatchHandler", "Handler", "HandlerRunner", "one_line"]
@@ -87,7 +87,7 @@ class HandlerRunner:
         self._is_async = _is_async(handler)
         self._round = partial(_together, max_batch_size) if batched else _one_by_one
         self._concurrency = concurrency
-        # Calls that run in the event loop.
+        # The calls that run in the event loop, each in a scope.
         self._calls: dict[trio.CancelScope, list[Job]] = {}
         # Not Trio's own limiter: the forty threads of somebody's other work must not keep a model waiting,
         # nor the reverse.
@@ -119,24 +119,13 @@ class HandlerRunner:
     async def _work(self, waiting: deque[Job], answer: Answer) -> None:
         while waiting:
             if self._is_async:
-                entries = await _drive_async(self._round(waiting, trio.current_time), self._call_in_loop)
+                entries = await _drive_async(self._round(waiting, trio.current_time), self._call, self._calls)
             else:
                 entries = await trio.to_thread.run_sync(
                     _drive, self._round(waiting, time.monotonic), self._call, limiter=self._threads
                 )
             if entries:
                 await answer(entries)
-
-    async def _call_in_loop(self, jobs: list[Job]) -> Any:
-        with trio.CancelScope() as scope:
-            self._calls[scope] = jobs
-            try:
-                # A handler without an await of its own must not keep pings from being answered.
-                await trio.lowlevel.checkpoint()
-                return await self._call(jobs)
-            finally:
-                del self._calls[scope]
-        raise JobCancelled("cancelled")
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:
@@ -204,9 +193,15 @@ def _together(most: int, waiting: deque[Job], clock: Callable[[], float]) -> _Ro
 
 # The next job to run. Those that are not to be run are answered on the way.
 def _next(waiting: deque[Job], entries: list[Entry]) -> Job | None:
-    while (job := take_next(waiting)) is not None and (job.cancelled or job.failure is not None):
-        entries.append(_failed(job, job.failure or JobCancelled("cancelled")))
-    return job
+    try:
+        while True:
+            job = waiting.popleft()
+            if not job.cancelled and job.failure is None:
+                return job
+            entries.append(_failed(job, job.failure or JobCancelled("cancelled")))
+    except IndexError:
+        # To ask whether any are left would be too early: other threads take from the same deque.
+        return None
 
 
 def _drive(steps: _Round, call: Callable[[list[Job]], Any]) -> list[Entry]:
@@ -225,16 +220,30 @@ def _drive(steps: _Round, call: Callable[[list[Job]], Any]) -> list[Entry]:
         return done.value  # type: ignore[no-any-return]
 
 
-async def _drive_async(steps: _Round, call: Callable[[list[Job]], Awaitable[Any]]) -> list[Entry]:
+async def _drive_async(
+    steps: _Round, call: Callable[[list[Job]], Awaitable[Any]], calls: dict[trio.CancelScope, list[Job]]
+) -> list[Entry]:
     try:
         jobs = next(steps)
         while True:
-            try:
-                result = await call(jobs)
-            except Exception as error:  # Foreign code, as above.
-                jobs = steps.throw(error)
-            else:
-                jobs = steps.send(result)
+            # One for all calls up to the first that is cancelled: a scope of its own would make a quick call
+            # half as expensive again.
+            with trio.CancelScope() as scope:
+                try:
+                    while not scope.cancel_called:
+                        calls[scope] = jobs
+                        # A handler without an await of its own must not keep pings from being answered.
+                        await trio.lowlevel.checkpoint()
+                        try:
+                            result = await call(jobs)
+                        except Exception as error:  # Foreign code, as above.
+                            jobs = steps.throw(error)
+                        else:
+                            jobs = steps.send(result)
+                finally:
+                    del calls[scope]
+            if scope.cancelled_caught:
+                jobs = steps.throw(JobCancelled("cancelled"))
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
 

@@ -18,11 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from orbtrio.errors import OrbError
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from orbtrio.protocol.messages import JobBatch
 
-__all__ = ["Batch", "Job", "JobCancelled", "Report", "take_next"]
+__all__ = ["Batch", "Job", "JobCancelled", "Report"]
 
 # Called with a job's id and the fields of a report.
 Report: TypeAlias = Callable[[str, Mapping[str, Any]], None]
@@ -57,7 +55,6 @@ class Job:
         self,
         input: Any,
         extra: Mapping[str, Any] | None = None,
-        *,
         job_id: str = "",
         report: Report | None = None,
     ) -> None:
@@ -126,18 +123,7 @@ class Batch:
     __slots__ = ("files", "jobs", "resources", "size")
 
     def __init__(self, message: JobBatch, *, size: int = 0, report: Report | None = None) -> None:
-        self.jobs = {
-            job.job_id: Job(job.input, job.extra, job_id=job.job_id, report=report) for job in message.jobs
-        }
+        self.jobs = {job.job_id: Job(job.input, job.extra, job.job_id, report) for job in message.jobs}
         self.size = size
         self.resources = message.resources
         self.files: list[str] = []
-
-
-def take_next(waiting: deque[Job]) -> Job | None:
-    """The next of `waiting`, of which other threads take as well; None if there is none."""
-    # To ask first whether it is empty would be too early.
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None

@@ -12,15 +12,15 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
 from orbtrio.errors import ConfigError
-from orbtrio.worker.jobs import Job, take_next
 
 if TYPE_CHECKING:
-    from orbtrio.worker.jobs import Batch
+    from orbtrio.worker.jobs import Batch, Job
 
 __all__ = ["Prepare", "Preparer"]
 
@@ -59,11 +59,16 @@ class Preparer:
         await trio.to_thread.run_sync(self._prepare_all, waiting, limiter=self._limiter)
 
     def _prepare_all(self, waiting: deque[Job]) -> None:
-        while (job := take_next(waiting)) is not None:
-            trio.from_thread.check_cancelled()
-            if job.cancelled or job.failure is not None:
-                continue
-            try:
-                job.input = self._prepare(job.input)
-            except Exception as error:  # Foreign code, like the handler.
-                job.failure = error
+        # Whether any are left is for no thread to know: the other may take the last.
+        with suppress(IndexError):
+            while True:
+                trio.from_thread.check_cancelled()
+                self._prepare_one(waiting.popleft())
+
+    def _prepare_one(self, job: Job) -> None:
+        if job.cancelled or job.failure is not None:
+            return
+        try:
+            job.input = self._prepare(job.input)
+        except Exception as error:  # Foreign code, like the handler.
+            job.failure = error

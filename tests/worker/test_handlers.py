@@ -16,7 +16,7 @@ import trio
 from orbtrio.errors import ConfigError
 from orbtrio.worker import handlers
 from orbtrio.worker.handlers import HandlerRunner
-from orbtrio.worker.jobs import Job, JobCancelled
+from orbtrio.worker.jobs import Job
 from orbtrio.worker.outbox import MAX_ENTRY_BYTES
 
 if TYPE_CHECKING:
