@@ -255,9 +255,10 @@ class Client:
     # Encode a job, take it into the outbox, wake the writer. A checkpoint only if files must be read.
     async def _enter(self, job: Job, owner: Owner, *, heartbeat: float | None = None) -> Ticket:
         timeout = self._limits.job_timeout if job.timeout is None else job.timeout
-        for name, seconds in (("timeout", timeout), ("heartbeat", heartbeat)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"a {name} is a positive number of seconds, not {seconds!r}")
+        if not timeout > 0:
+            raise ValueError(f"a timeout is a positive number of seconds, not {timeout!r}")
+        if heartbeat is not None and not heartbeat > 0:
+            raise ValueError(f"a heartbeat is a positive number of seconds, not {heartbeat!r}")
         deadline = trio.current_time() + timeout
         client_job_id = next(self._ids)
         job_input = job.input
@@ -279,10 +280,11 @@ class Client:
             limit = f"more than max_job_bytes ({self._limits.max_job_bytes})"
             raise InvalidMessage(f"with its resources {size} bytes, {limit}", path="job")
         ticket = Ticket(client_job_id, wire, resources, size, timeout, deadline, owner, job)
-        # Fields that the caller has set are the caller's.
-        own = job.extra or {}
-        ticket.tells_timeout = job.timeout is not None and "timeout_ms" not in own
-        ticket.heartbeat = None if "heartbeat_ms" in own else heartbeat
+        # A field that the caller has set is the caller's.
+        if job.timeout is not None:
+            ticket.tells_timeout = "timeout_ms" not in (job.extra or ())
+        if heartbeat is not None and "heartbeat_ms" not in (job.extra or ()):
+            ticket.heartbeat = heartbeat
         self._outbox.add(ticket)
         if deadline < self._sleeps_until:
             self._earlier.set()

@@ -127,7 +127,8 @@ class Outbox:
             self.dropped += output.get("error_kind") != "cancelled"
             return
         self.answered += 1
-        self._accept(ticket)
+        if (carrier := ticket.carrier) is not None and not carrier.accepted:
+            self._accept(carrier)
         # The engine's id, of no use to anybody here.
         output.pop("id", None)
         error = JobError.of(output)
@@ -137,16 +138,15 @@ class Outbox:
         """Pass on what a worker has to tell of a job, in a message of `size` bytes."""
         client_job_id = report.client_job_id
         ticket = self._open.get(client_job_id) if type(client_job_id) is str else None
-        if ticket is not None and ticket.carrier is not None:
-            self._accept(ticket)
+        if ticket is not None and (carrier := ticket.carrier) is not None:
+            if not carrier.accepted:
+                self._accept(carrier)
             ticket.report(report.attempt, report.progress, size)
 
-    # The engine has said a word about it, so it has taken the request that it is in.
-    def _accept(self, ticket: Ticket) -> None:
-        carrier = ticket.carrier
-        if carrier is not None and not carrier.accepted:
-            carrier.accepted = True
-            self._unaccepted -= 1
+    # The engine has said a word about one of its jobs, so it has taken the whole request.
+    def _accept(self, carrier: Carrier) -> None:
+        carrier.accepted = True
+        self._unaccepted -= 1
 
     def forget(self, ticket: Ticket) -> None:
         """Its owner waits no longer: the engine shall stop it. Does nothing if it has ended."""

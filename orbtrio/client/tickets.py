@@ -9,6 +9,7 @@ inputs of megabytes), and to encode when it is sent (the caller is to hear what 
 
 from __future__ import annotations
 
+from struct import pack
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
@@ -27,10 +28,9 @@ _LONGEST_MS: Final = 2**31 - 1
 _TIMEOUT_MS: Final = b"\x6atimeout_ms"
 _HEARTBEAT_MS: Final = b"\x6cheartbeat_ms"
 
-# Major types of CBOR, and where they keep a number of so many bytes.
+# Major types of CBOR.
 _NUMBER: Final = 0x00
 _MAP: Final = 0xA0
-_WIDTHS: Final = ((1, 24), (2, 25), (4, 26))
 
 
 class Owner(Protocol):
@@ -119,6 +119,8 @@ class Ticket:
         self.carrier = carrier
         self.runs += 1
         self._attempt = 1
+        if not self.tells_timeout and self.heartbeat is None:
+            return self.wire
         fields: list[bytes] = []
         if self.tells_timeout and "engine_errors" in announced:
             fields += _TIMEOUT_MS, _milliseconds(self.deadline - now)
@@ -153,16 +155,15 @@ def _milliseconds(seconds: float) -> bytes:
 def _extended(wire: bytes, fields: list[bytes]) -> bytes:
     pairs = wire[0] & 0x1F
     begin = 1
-    for width, mark in _WIDTHS:
-        if pairs == mark:
-            begin += width
-            pairs = int.from_bytes(wire[1:begin], "big")
-            break
+    if pairs >= 24:
+        begin += 1 << pairs - 24
+        pairs = int.from_bytes(wire[1:begin], "big")
     return b"".join([_head(_MAP, pairs + len(fields) // 2), memoryview(wire)[begin:], *fields])
 
 
 def _head(major: int, number: int) -> bytes:
     if number < 24:
         return bytes((major | number,))
-    width, mark = next(each for each in _WIDTHS if number < 1 << 8 * each[0])
-    return bytes((major | mark,)) + number.to_bytes(width, "big")
+    if number < 1 << 8:
+        return bytes((major | 24, number))
+    return pack(">BH", major | 25, number) if number < 1 << 16 else pack(">BI", major | 26, number)
