@@ -15,8 +15,8 @@ What is wrong is a `ValueError` whose text begins with the name of the job's fie
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Literal
 
 import attrs
@@ -98,7 +98,7 @@ def read_scaled(
         raise ValueError(f"{field}: expected the path of a picture")
     # A path that was no reference comes from the client as it is: a pipe would never end, and a device might
     # not.
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{field}: there is no such file")
     too_many = ""
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from orbtrio.worker import WorkerSettings
 from workers import motion_energy
+from workers._sessions import MOST_SESSIONS
 from workers.motion_energy import MotionEnergy
 
 if TYPE_CHECKING:
@@ -48,10 +49,15 @@ def panned(pixels: NDArray[np.uint8], columns: int) -> tuple[NDArray[np.uint8], 
     return pixels[:, : -columns or None], pixels[:, columns:]
 
 
+def sent(worker: MotionEnergy, media_id: Any, current_frame: Any) -> dict[str, float]:
+    """What the worker answers to a job."""
+    return worker(worker.prepare({"media_id": media_id, "current_frame": current_frame}))
+
+
 def energy_between(first: str, second: str) -> float:
     worker = MotionEnergy()
-    assert worker({"media_id": "m", "current_frame": first}) == {"motion_energy": 0.0}
-    return worker({"media_id": "m", "current_frame": second})["motion_energy"]
+    assert sent(worker, "m", first) == {"motion_energy": 0.0}
+    return sent(worker, "m", second)["motion_energy"]
 
 
 # --- What it measures --------------------------------------------------------------------------------------
@@ -141,11 +147,11 @@ def test_other_size_is_resized(save: Save) -> None:
 def test_large_frames_are_kept_small(save: Save) -> None:
     large = np.asarray(Image.fromarray(photo()).resize((4000, 3000)))
     worker = MotionEnergy()
-    worker({"media_id": "m", "current_frame": save(large, "jpg")})
-    (frame,) = worker._frames.values()
+    frame = worker.prepare({"media_id": "m", "current_frame": save(large, "jpg")}).picture
     assert frame.width * frame.height <= motion_energy.KEPT_PIXELS
     assert frame.width / frame.height == pytest.approx(4 / 3, abs=0.01)
-    assert worker({"media_id": "m", "current_frame": save(large, "jpg")}) == {"motion_energy": 0.0}
+    sent(worker, "m", save(large, "jpg"))
+    assert sent(worker, "m", save(large, "jpg")) == {"motion_energy": 0.0}
 
 
 def test_smallest_frame_of_all(save: Save) -> None:
@@ -159,20 +165,20 @@ def test_streams_are_apart(save: Save) -> None:
     astronaut, coffee = save(photo("astronaut")), save(photo("coffee"))
     worker = MotionEnergy()
     for media_id, frame in (("a", astronaut), ("b", coffee), ("a", astronaut), ("b", coffee)):
-        assert worker({"media_id": media_id, "current_frame": frame}) == {"motion_energy": 0.0}
+        assert sent(worker, media_id, frame) == {"motion_energy": 0.0}
 
 
 def test_hundred_and_first_stream_evicts_the_one_unused_longest(save: Save) -> None:
     black, white = (save(np.full((8, 8), grey, np.uint8)) for grey in (0, 255))
     worker = MotionEnergy()
-    for n in range(motion_energy.MAX_STREAMS):
-        worker({"media_id": f"cam-{n}", "current_frame": black})
-    worker({"media_id": "cam-0", "current_frame": black})
-    worker({"media_id": "one more", "current_frame": black})
-    assert worker({"media_id": "cam-0", "current_frame": white}) == {"motion_energy": 1.0}
-    assert worker({"media_id": "cam-2", "current_frame": white}) == {"motion_energy": 1.0}
-    assert worker({"media_id": "cam-1", "current_frame": white}) == {"motion_energy": 0.0}
-    assert len(worker._frames) == motion_energy.MAX_STREAMS
+    for n in range(MOST_SESSIONS):
+        sent(worker, f"cam-{n}", black)
+    sent(worker, "cam-0", black)
+    sent(worker, "one more", black)
+    assert sent(worker, "cam-0", white) == {"motion_energy": 1.0}
+    assert sent(worker, "cam-2", white) == {"motion_energy": 1.0}
+    assert sent(worker, "cam-1", white) == {"motion_energy": 0.0}
+    assert len(worker._streams) == MOST_SESSIONS == 100
 
 
 # --- What goes wrong ---------------------------------------------------------------------------------------
@@ -182,10 +188,10 @@ def test_missing_file_is_an_error_and_costs_the_stream_nothing(save: Save, tmp_p
     """WRK-13."""
     first, second = map(save, panned(photo(), 18))
     worker = MotionEnergy()
-    worker({"media_id": "m", "current_frame": first})
+    sent(worker, "m", first)
     with pytest.raises(ValueError, match=r"current_frame: there is no such file$"):
-        worker({"media_id": "m", "current_frame": str(tmp_path / "gone.png")})
-    assert worker({"media_id": "m", "current_frame": second})["motion_energy"] > 0.1
+        sent(worker, "m", str(tmp_path / "gone.png"))
+    assert sent(worker, "m", second)["motion_energy"] > 0.1
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_missing_file_is_an_error_and_costs_the_stream_nothing(save: Save, tmp_p
 )
 def test_wrong_input_is_named(job_input: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        MotionEnergy()(job_input)
+        MotionEnergy().prepare(job_input)
 
 
 def test_damaged_pictures_are_errors(save: Save, tmp_path: Path) -> None:
@@ -219,14 +225,14 @@ def test_damaged_pictures_are_errors(save: Save, tmp_path: Path) -> None:
     for data in broken + texts:
         path.write_bytes(data)
         with pytest.raises(ValueError, match="current_frame: not a picture that can be read") as caught:
-            MotionEnergy()({"media_id": "m", "current_frame": str(path)})
+            MotionEnergy().prepare({"media_id": "m", "current_frame": str(path)})
         assert str(tmp_path) not in str(caught.value)
 
 
 def test_picture_of_too_many_pixels_is_refused_unread(save: Save) -> None:
     bomb = np.zeros((7000, 7000), bool)
     with pytest.raises(ValueError, match="49000000 pixels are too many"):
-        MotionEnergy()({"media_id": "m", "current_frame": save(bomb)})
+        MotionEnergy().prepare({"media_id": "m", "current_frame": save(bomb)})
 
 
 def test_nothing_has_to_be_loaded() -> None:
