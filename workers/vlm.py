@@ -62,8 +62,8 @@ def read_messages(job_input: dict[str, Any]) -> list[dict[str, Any]]:
     """The chat of a job, of each message what models know of: ``role``, and ``content`` as a list of parts.
 
     Parts are ``{"type": "text", "text": ...}`` and ``{"type": "image", "image": ..., "field": ...}``, where
-    ``image`` is what was sent, not looked at, and ``field`` its name in errors. Content that is a text becomes
-    one part.
+    ``image`` is what was sent, not looked at, and ``field`` its name in errors. Content that is a text is one
+    part.
 
     Raises:
         ValueError: it has none, or what is no chat.

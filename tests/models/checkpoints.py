@@ -423,12 +423,13 @@ def clipseg(folder: Path) -> Path:
 _SIDE: Final = 56  # four patches of 14
 
 
-def _sam3_config(words: Any) -> Any:
-    part = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+def _sam3_config(words: Any, width: int = 32) -> Any:
+    part = {"hidden_size": width, "num_attention_heads": 2, "intermediate_size": 32}
     vision = {
         "backbone_config": {
             "model_type": "sam3_vit_model",
             **part,
+            "hidden_size": 32,
             "num_hidden_layers": 2,
             "image_size": _SIDE,
             "patch_size": 14,
@@ -436,7 +437,7 @@ def _sam3_config(words: Any) -> Any:
             "global_attn_indexes": [1],
             "pretrain_image_size": 28,
         },
-        "fpn_hidden_size": 32,
+        "fpn_hidden_size": width,
         "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     }
     text = {
@@ -455,10 +456,49 @@ def _sam3_config(words: Any) -> Any:
         geometry_encoder_config={**part, "num_layers": 1},
         detr_encoder_config={**part, "num_layers": 1},
         detr_decoder_config={**part, "num_layers": 1, "num_queries": 6},
-        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+        mask_decoder_config={"hidden_size": width, "num_attention_heads": 2},
     )
+
+
+def _sure(model: Any) -> Any:
+    """Random weights are never sure of anything: so that there are things to outline and to follow."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "presence_head" in name and name.endswith("layer3.bias"):
+                parameter.fill_(6.0)
+            elif "pred_obj_score_head" in name and name.endswith("proj_out.bias"):
+                parameter.fill_(10.0)
+            elif "mask_decoder" in name and parameter.dim() > 1:
+                parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+            elif "dot_product_scoring" in name:
+                parameter.copy_(torch.randn_like(parameter))
+    return model
 
 
 def sam3(folder: Path) -> Path:
     words = tokenizer(ends=True)
-    return _save(folder, words, _random(transformers.Sam3Model, _sam3_config(words)))
+    return _save(folder, words, _sure(_random(transformers.Sam3Model, _sam3_config(words))))
+
+
+def sam3_video(folder: Path) -> Path:
+    """As published: one checkpoint with a detector and a tracker."""
+    words = tokenizer(ends=True)
+    detector = _sam3_config(words, width=128)
+    part = {"hidden_size": 128}
+    tracker = transformers.Sam3TrackerVideoConfig(
+        vision_config=detector.vision_config.to_dict(),
+        prompt_encoder_config={**part, "image_size": _SIDE},
+        mask_decoder_config={**part, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=32,
+        image_size=_SIDE,
+    )
+    config = transformers.Sam3VideoConfig(
+        detector_config=detector.to_dict(), tracker_config=tracker.to_dict(), low_res_mask_size=16
+    )
+    return _save(folder, words, _sure(_random(transformers.Sam3VideoModel, config)))
