@@ -105,7 +105,7 @@ class SmolLM2:
         stop: Callable[[], bool],
     ) -> str:
         written: list[str] = []
-        problem: list[Exception] = []
+        problem: list[BaseException] = []
 
         # Called with each event; True ends the answer. What it raises would be printed and forgotten.
         def take(event: dict[str, Any]) -> bool:
@@ -115,7 +115,7 @@ class SmolLM2:
                     written.append(text)
                     on_text(text)
                 return bool(text or "prompt_progress" in event) and stop()
-            except Exception as error:  # Whoever called `generate` shall have it.
+            except BaseException as error:  # Cancelled, too: whoever called `generate` shall have it.
                 problem.append(error)
                 return True
 

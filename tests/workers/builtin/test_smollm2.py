@@ -143,13 +143,14 @@ def test_other_errors_of_the_server_are_raised() -> None:
         ask(Server({"error": {"type": "server_error", "message": "out of luck"}}), [USER])
 
 
-def test_what_the_watcher_raises_ends_the_answer_and_is_raised() -> None:
+@pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt])
+def test_what_the_watcher_raises_ends_the_answer_and_is_raised(kind: type[BaseException]) -> None:
     class Fails(Watcher):
         def on_token(self, place: int, text: str) -> None:
-            raise LookupError("no more")
+            raise kind("no more")
 
     server = Server(piece("a"), piece("b"))
-    with pytest.raises(LookupError, match="no more"):
+    with pytest.raises(kind, match="no more"):
         ask(server, [USER], watcher=Fails())
     assert server.sent == 1
 
