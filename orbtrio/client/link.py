@@ -128,7 +128,11 @@ class Signal:
 
 
 def call_soon(token: trio.lowlevel.TrioToken, function: Callable[[], None]) -> None:
-    """Call a function in Trio's thread, unless its run has ended. For finalisers: these run in any thread."""
+    """Call a function in Trio's thread, unless its run has ended.
+
+    For finalisers, which run in any thread, and in Trio's in the midst of anything: of a loop over the very
+    table that they want to change.
+    """
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(function)
 

@@ -136,7 +136,7 @@ class JobResults:
             self._start(flow.feed)
             self._token = trio.lowlevel.current_trio_token()
         while not flow.ready:
-            if flow.fed and not flow.held:
+            if flow.over:
                 failure, flow.failure = flow.failure, None
                 raise failure or StopAsyncIteration
             await flow.arrived.wait()
@@ -158,7 +158,7 @@ class JobResults:
 
     # `async for` does not close its iterator when it is left by `break`, so this is how most of them end.
     def __del__(self) -> None:
-        if self._token is not None:
+        if self._token is not None and not self._flow.over:
             call_soon(self._token, self._flow.abandon)
 
 
@@ -190,6 +190,11 @@ class _Flow:
         self._max_bytes = max_in_flight_bytes
         self._room = Signal()
         self._scope = trio.CancelScope()
+
+    @property
+    def over(self) -> bool:
+        """Whether all results there will ever be have been handed over."""
+        return self.fed and not self.held
 
     def ended(self, ticket: Ticket) -> None:
         """A job has its outcome."""
