@@ -17,6 +17,20 @@ Follow one job through the code:
 | 11 | `engine.exchange.Exchange.answer`, `engine.jobs.JobTable.answer` | SETTLED; handed back, once |
 | 12 | `engine.sessions.RemoteClient.deliver` | the response as bytes, joined with its neighbours |
 | 13 | `client.Client.submit` | the output, or an exception |
+
+What a worker tells of a job before it is done (`worker.Job.report`) goes the same way, from 10 to 13, and
+comes out of `client.Client.stream` piece by piece:
+
+    async with orbtrio.connect("ws://localhost:5000/ws") as client:
+        messages = [{"role": "user", "content": "Why is the sky blue?"}]
+        async with client.stream("llm", {"messages": messages}) as stream:
+            async for piece in stream:
+                print(piece["text"], end="", flush=True)
+        print(stream.output["response"])
+
+That nobody waits for a job any more goes down the same way, from 13 (`client.outbox.Outbox.forget`) to 10
+(`worker.Job.cancelled`), wherever the job is by then. Both take an engine and a worker that know how; what
+each knows, they tell each other when they connect (`Transport.announced`, `Connection.extensions`).
 """
 
 from __future__ import annotations
@@ -38,7 +52,7 @@ from orbtrio.errors import (
     ResourceRejected,
 )
 from orbtrio.inputs import Document, Image
-from orbtrio.worker import WorkerSettings, run_program, run_worker
+from orbtrio.worker import JobCancelled, WorkerSettings, run_program, run_worker
 
 __all__ = [
     "Client",
@@ -53,6 +67,7 @@ __all__ = [
     "Image",
     "InvalidMessage",
     "Job",
+    "JobCancelled",
     "JobError",
     "JobFailed",
     "JobRefused",

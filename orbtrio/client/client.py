@@ -52,7 +52,8 @@ class ClientStatistics:
         sent: Jobs sent to the engine, counted anew each time that a lost connection made it necessary.
         answered: Jobs answered, with whatever result.
         cancelled: Jobs that the engine was asked to stop: nobody waited for them any more.
-        dropped: Answers that nobody waited for: late, or to ids never given.
+        dropped: Answers that nobody waited for: late, or to ids never given. That a job was given up, by the
+            engine as by its caller, is none.
         reconnects: Connections after the first.
     """
 

@@ -54,6 +54,9 @@ _MAX_CANCELLED: Final = 4096
 # Jobs that have ended stay in the queues, as ids, until there are so many more of them than of living ones.
 _MAX_DEAD: Final = 1024
 
+# Kinds of errors of a job that we have cancelled, or that ran out of time there a moment after it did here.
+_GIVEN_UP: Final = ("cancelled", "timeout")
+
 # To be alone on a link that was refused once may be chance.
 _CONVICTED: Final = 2
 
@@ -74,8 +77,8 @@ class Outbox:
         sent: Jobs sent, each time counted.
         answered: Answers that somebody waited for.
         cancelled: Jobs that the engine was asked to stop.
-        dropped: Answers that nobody waited for (any more). That a cancelled job is cancelled is no such
-            answer.
+        dropped: Answers that nobody waited for (any more). That the engine has given up on a job, as we have,
+            is no such answer.
     """
 
     def __init__(self, *, max_request_bytes: int, probe_time: float) -> None:
@@ -124,7 +127,7 @@ class Outbox:
         ticket = self._open.pop(client_job_id, None) if type(client_job_id) is str else None
         output = response.output
         if ticket is None:
-            self.dropped += output.get("error_kind") != "cancelled"
+            self.dropped += output.get("error_kind") not in _GIVEN_UP
             return
         self.answered += 1
         if (carrier := ticket.carrier) is not None and not carrier.accepted:

@@ -337,10 +337,14 @@ def test_that_a_cancelled_job_is_cancelled_surprises_nobody(outbox: Outbox, owne
     assert sent(outbox) == [["a"]]
     outbox.forget(ticket)
     answer(outbox, "a", error="cancelled", error_kind="cancelled")
+    answer(outbox, "a", error="no time left", error_kind="timeout")
     assert outbox.dropped == 0
+    answer(outbox, "a", error="full", error_kind="queue_full")
+    answer(outbox, "a", error="odd", error_kind=["cancelled"])
+    assert outbox.dropped == 2
     # Unless the engine was faster than the cancelling.
     answer(outbox, "a", vector=[0.5])
-    assert (outbox.dropped, outbox.answered) == (1, 0)
+    assert (outbox.dropped, outbox.answered) == (3, 0)
 
 
 def test_who_stands_trial_and_is_cancelled_is_cancelled_at_the_engine(outbox: Outbox, owner: Owner) -> None:
