@@ -124,6 +124,9 @@ class HandlerRunner:
                 entries = await trio.to_thread.run_sync(
                     _drive, self._round(waiting, time.monotonic), self._call, limiter=self._threads
                 )
+            # Threads end later than the link, with jobs cancelled for no other reason. The engine gives those
+            # to other workers, if it is not told that they are cancelled.
+            await trio.lowlevel.checkpoint_if_cancelled()
             if entries:
                 await answer(entries)
 

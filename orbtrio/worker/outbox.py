@@ -101,10 +101,13 @@ class Outbox:
             return
         with self._lock:
             reports, self._reports = self._reports, []
-            self._size = 0
+            size = self._size
         for part in _portions(reports):
             self._transport.queue(codec.encode(WorkerProgress(part)))
         self._transport.flush()
+        # Only now: a thread that looks meanwhile should find them here or there, and wait.
+        with self._lock:
+            self._size -= size
 
     async def _wait_room(self) -> None:
         self._send_reports()

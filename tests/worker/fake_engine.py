@@ -17,7 +17,7 @@ from orbtrio.errors import ConnectionLost
 from orbtrio.transport import TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from orbtrio.transport import Transport
 
@@ -43,6 +43,10 @@ class EngineLink:
         """Send a batch: each name is a job's id, each value its input."""
         self.send({"inputs": [{"id": job_id, "input": value} for job_id, value in inputs.items()]})
 
+    def send_cancel(self, *job_ids: str) -> None:
+        """Say that nobody waits for some jobs any more."""
+        self.send({"type": "cancel_jobs", "ids": list(job_ids)})
+
     async def receive(self) -> Any:
         """The worker's next message."""
         if not self._received:
@@ -67,13 +71,15 @@ class FakeEngine:
 
     Args:
         narrow: The wire holds nothing: what is sent waits until it is read.
+        announce: The extensions that it says it understands; by default none, as a stock engine.
 
     Attributes:
         attempts: Trio times at which the worker tried to connect.
         down: Refuse TCP connections.
     """
 
-    def __init__(self, *, narrow: bool = False) -> None:
+    def __init__(self, *, narrow: bool = False, announce: Collection[str] = ()) -> None:
+        self._announce = announce
         self.attempts: list[float] = []
         self._open_pair = trio.testing.lockstep_stream_pair if narrow else trio.testing.memory_stream_pair
         self.down = False
@@ -100,7 +106,9 @@ class FakeEngine:
                 raise ConnectionLost("gone before it said anything")
             head += data
         limits = limits or TransportLimits()
-        async with open_server_transport(stream, head, peer="worker", limits=limits) as transport:
+        async with open_server_transport(
+            stream, head, peer="worker", limits=limits, announce=self._announce
+        ) as transport:
             yield EngineLink(transport, stream)
 
     @asynccontextmanager

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 import pytest
 import trio
+import trio.testing
 
 from orbtrio.errors import ConfigError
 from orbtrio.worker import handlers
 from orbtrio.worker.handlers import HandlerRunner
-from orbtrio.worker.jobs import Job
+from orbtrio.worker.jobs import Job, JobCancelled
 from orbtrio.worker.outbox import MAX_ENTRY_BYTES
 
 if TYPE_CHECKING:
@@ -453,3 +454,225 @@ async def test_result_cannot_take_the_place_of_the_id() -> None:
 async def test_handler_may_return_an_error_field() -> None:
     answers = await answers_of(lambda job_input: {"error": "no", "cross_job_id": "s"}, jobs(a={}))
     assert answers.fields == {"a": {"error": "no", "cross_job_id": "s"}}
+
+
+# --- Jobs that are not to be run, or not to the end -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("handler", "batched"), FOUR_KINDS)
+async def test_job_that_is_not_to_be_run_is_answered_all_the_same(
+    handler: Callable[[Any], Any], batched: bool
+) -> None:
+    batch = jobs(a={}, b={"n": 2}, c={}, d={})
+    batch[0].cancelled = batch[3].cancelled = True
+    batch[2].failure = ValueError("not a picture")
+    answers = await answers_of(handler, batch, batched=batched)
+    assert answers.fields == {
+        "a": {"error": "cancelled"},
+        "b": {"n": 4},
+        "c": {"error": "not a picture"},
+        "d": {"error": "cancelled"},
+    }
+    assert len(answers.rounds) == 1
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_batch_of_which_nothing_is_to_be_run_calls_nobody(batched: bool) -> None:
+    batch = jobs(a={}, b={})
+    for job in batch:
+        job.cancelled = True
+    answers = await answers_of(raising(SystemExit(3)), batch, batched=batched)
+    assert answers.fields == {"a": {"error": "cancelled"}, "b": {"error": "cancelled"}}
+
+
+async def test_handler_may_ask_for_jobs() -> None:
+    def one(job: Job) -> dict[str, Any]:
+        return {"n": job.input["n"], "extra": dict(job.extra)}
+
+    def many(batch: list[Job]) -> list[dict[str, Any]]:
+        return [one(job) for job in batch]
+
+    expected = {"a": {"n": 1, "extra": {"priority": 7}}, "b": {"n": 2, "extra": {}}}
+    for handler, batched in ((one, False), (many, True)):
+        batch = [Job({"n": 1}, {"priority": 7}, "a"), Job({"n": 2}, None, "b")]
+        assert (await answers_of(handler, batch, batched=batched, with_jobs=True)).fields == expected
+
+
+async def test_handler_may_do_with_its_list_what_it_likes() -> None:
+    def handler(batch: list[Job]) -> list[dict[str, Any]]:
+        results = [{"n": job.input["n"]} for job in batch]
+        batch.sort(key=lambda job: -job.input["n"])
+        return results
+
+    answers = await answers_of(handler, jobs(a={"n": 1}, b={"n": 2}), batched=True, with_jobs=True)
+    assert answers.fields == {"a": {"n": 1}, "b": {"n": 2}}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_cancelled_is_no_failure_to_be_logged(batched: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    answers = await answers_of(raising(JobCancelled("enough")), jobs(a={}), batched=batched)
+    assert answers.fields == {"a": {"error": "cancelled"}}
+    assert caplog.records == []
+
+
+async def test_exception_in_a_results_place_may_say_cancelled() -> None:
+    answers = await answers_of(lambda inputs: [{}, JobCancelled()], jobs(a={}, b={}), batched=True)
+    assert answers.fields == {"a": {}, "b": {"error": "cancelled"}}
+
+
+async def test_batch_stopped_for_one_cancelled_job_goes_on_together_without_it() -> None:
+    calls: list[str] = []
+
+    def handler(batch: list[Job]) -> list[dict[str, Any]]:
+        calls.append("".join(job.job_id for job in batch))
+        if len(batch) == 4:
+            batch[1].cancelled = True
+        for job in batch:
+            job.check_cancelled()
+        return [{} for _ in batch]
+
+    answers = await answers_of(handler, jobs(a={}, b={}, c={}, d={}), batched=True, with_jobs=True)
+    assert calls == ["abcd", "acd"]
+    assert answers.fields == {"a": {}, "b": {"error": "cancelled"}, "c": {}, "d": {}}
+
+
+async def test_batch_stopped_for_no_reason_runs_job_by_job() -> None:
+    calls: list[int] = []
+
+    def handler(batch: list[Job]) -> list[dict[str, Any]]:
+        calls.append(len(batch))
+        raise JobCancelled
+
+    answers = await answers_of(handler, jobs(a={}, b={}), batched=True, with_jobs=True)
+    assert calls == [2, 1, 1]
+    assert answers.fields == {"a": {"error": "cancelled"}, "b": {"error": "cancelled"}}
+
+
+async def test_second_run_does_not_repeat_what_was_reported() -> None:
+    reports: list[tuple[str, Any]] = []
+
+    def handler(batch: list[Job]) -> list[dict[str, Any]]:
+        for job in batch:
+            if job.job_id != "b" or len(batch) == 1:
+                job.report(text="Once upon a time")
+        if len(batch) > 1:
+            raise RuntimeError("out of memory")
+        return [{}]
+
+    batch = [
+        Job({}, None, job_id, lambda job_id, fields: reports.append((job_id, fields))) for job_id in "ab"
+    ]
+    assert (await answers_of(handler, batch, batched=True, with_jobs=True)).fields == {"a": {}, "b": {}}
+    assert reports == [("a", {"text": "Once upon a time"}), ("b", {"text": "Once upon a time"})]
+
+
+class Running:
+    """A runner at work on jobs, and what it answers."""
+
+    def __init__(self, handler: Callable[[Any], Any], batch: list[Job], *, batched: bool = False) -> None:
+        self.jobs = {job.job_id: job for job in batch}
+        self.answers = Answers()
+        self._runner = HandlerRunner(
+            handler, batched=batched, with_jobs=True, concurrency=1, max_batch_size=32
+        )
+
+    async def run(self) -> dict[str, dict[str, Any]]:
+        await self._runner.run(self.jobs.values(), self.answers)
+        return self.answers.fields
+
+    async def cancel_soon(self, *job_ids: str) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        for job_id in job_ids:
+            self.jobs[job_id].cancelled = True
+        self._runner.cancel_unwanted()
+
+
+async def test_async_call_of_a_cancelled_job_is_cancelled_and_the_next_is_not(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def handler(job: Job) -> dict[str, Any]:
+        await trio.sleep(job.input["delay"])
+        return {}
+
+    running = Running(handler, jobs(a={"delay": 1}, b={"delay": 1000}, c={"delay": 1}, d={"delay": 1000}))
+    nursery.start_soon(running.run)
+    nursery.start_soon(running.cancel_soon, "b", "c")
+    await trio.sleep(500)
+    assert running.answers.fields == {"a": {}}  # It was running when the others were cancelled.
+    await trio.sleep(1)
+    nursery.start_soon(running.cancel_soon, "d")
+    await trio.sleep(1000)
+    assert running.answers.fields == {
+        "a": {},
+        "b": {"error": "cancelled"},
+        "c": {"error": "cancelled"},
+        "d": {"error": "cancelled"},
+    }
+
+
+async def test_async_call_ends_when_nobody_wants_any_of_its_jobs(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def handler(batch: list[Job]) -> list[dict[str, Any]]:
+        await trio.sleep(100)
+        return [{"cancelled": job.cancelled} for job in batch]
+
+    running = Running(handler, jobs(a={}, b={}), batched=True)
+    nursery.start_soon(running.cancel_soon, "a")
+    assert await running.run() == {"a": {"cancelled": True}, "b": {"cancelled": False}}
+    assert trio.current_time() == 100
+
+    running = Running(handler, jobs(a={}, b={}), batched=True)
+    nursery.start_soon(running.cancel_soon, "a", "b")
+    assert await running.run() == {"a": {"error": "cancelled"}, "b": {"error": "cancelled"}}
+    assert trio.current_time() == 100
+
+
+async def test_async_handler_that_notices_nothing_ends_as_ever(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def handler(job: Job) -> dict[str, Any]:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        return {"cancelled": job.cancelled}
+
+    running = Running(handler, jobs(a={}, b={}))
+    nursery.start_soon(running.cancel_soon, "a")
+    assert await running.run() == {"a": {"cancelled": True}, "b": {"cancelled": False}}
+
+
+async def test_async_handler_may_fail_while_it_is_cancelled(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def handler(job: Job) -> dict[str, Any]:
+        try:
+            await trio.sleep(1)
+        except trio.Cancelled:
+            raise ValueError("interrupted") from None
+        return {}
+
+    running = Running(handler, jobs(a={}, b={}))
+    nursery.start_soon(running.cancel_soon, "a")
+    assert await running.run() == {"a": {"error": "interrupted"}, "b": {}}
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_sync_handler_stops_if_it_looks(looks: bool, nursery: trio.Nursery) -> None:
+    release = threading.Event()
+
+    def handler(job: Job) -> dict[str, Any]:
+        if job.job_id == "a":
+            release.wait(10)
+        if looks:
+            job.check_cancelled()
+        return {"cancelled": job.cancelled}
+
+    async def cancel_and_release() -> None:
+        await running.cancel_soon("a")
+        release.set()
+
+    running = Running(handler, jobs(a={}, b={}))
+    nursery.start_soon(cancel_and_release)
+    first = {"error": "cancelled"} if looks else {"cancelled": True}
+    assert await running.run() == {"a": first, "b": {"cancelled": False}}

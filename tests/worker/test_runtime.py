@@ -16,7 +16,6 @@ import trio.testing
 from orbtrio.errors import ConfigError, ConnectionLost
 from orbtrio.transport import TransportLimits
 from orbtrio.worker import WorkerSettings, run_worker
-from orbtrio.worker import link as link_module
 from tests.worker.fake_engine import FakeEngine
 
 if TYPE_CHECKING:
@@ -323,7 +322,7 @@ async def test_computing_waits_for_an_engine_that_does_not_read(
         nursery.cancel_scope.cancel()
 
 
-# --- Pings and back-pressure ------------------------------------------------------------------------------
+# --- Pings ------------------------------------------------------------------------------------------------
 
 
 async def test_pings_are_answered_while_it_computes(
@@ -336,25 +335,6 @@ async def test_pings_are_answered_while_it_computes(
         link.send_jobs(b={"delay": 100})
         assert await link.receive_results(2) == {"a": {"echo": {"delay": 100}}, "b": {"echo": {"delay": 100}}}
         worker.cancel()
-
-
-async def test_backlog_is_bounded_and_the_link_survives_it(
-    engine: FakeEngine,
-    start: Start,
-    autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(link_module, "MAX_BACKLOG", 100_000)
-    worker = start()
-    async with engine.registered() as link:
-        for n in range(40):
-            link.send_jobs(**{f"job-{n}": {"delay": 1, "data": bytes(10_000)}})
-            await trio.testing.wait_all_tasks_blocked()
-        results = await link.receive_results(40)
-        assert len(results) == 40
-        worker.cancel()
-    assert any("not reading more" in line for line in caplog.messages)
 
 
 # --- Losses -----------------------------------------------------------------------------------------------

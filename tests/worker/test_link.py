@@ -1,0 +1,489 @@
+"""What a worker and an engine say to each other beyond batches and answers, and never to a stock one.
+
+Where handlers run in threads, time is real: nothing here waits for any of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+
+from orbtrio.errors import ConnectionLost
+from orbtrio.protocol.messages import EXTENSIONS
+from orbtrio.worker import Job, WorkerSettings, run_worker
+from orbtrio.worker import link as link_module
+from tests.worker.fake_engine import FakeEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from tests.worker.fake_engine import EngineLink
+
+    Start: TypeAlias = Callable[..., trio.CancelScope]
+
+SETTINGS = WorkerSettings(worker_type="echo", worker_secret="hush", max_batch_size=8)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(announce=EXTENSIONS)
+
+
+@pytest.fixture
+def start(engine: FakeEngine, nursery: trio.Nursery) -> Start:
+    """Start a worker in the background; its cancel scope."""
+
+    def start_worker(
+        handler: Callable[[Any], Any], *, settings: WorkerSettings = SETTINGS, **options: Any
+    ) -> trio.CancelScope:
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await run_worker(handler, settings, open_stream=engine.open_stream, **options)
+
+        nursery.start_soon(run)
+        return scope
+
+    return start_worker
+
+
+async def echo(job_input: dict[str, Any]) -> dict[str, Any]:
+    """A model that is done after ``delay`` seconds."""
+    await trio.sleep(job_input.get("delay", 0))
+    return {"echo": job_input}
+
+
+async def receive_reports(link: EngineLink, count: int) -> list[dict[str, Any]]:
+    """The next reports, from as many messages as it takes."""
+    reports: list[dict[str, Any]] = []
+    while len(reports) < count:
+        message = await link.receive()
+        assert message["type"] == "worker_progress"
+        reports += message["progress"]
+    return reports
+
+
+# --- Backlog ----------------------------------------------------------------------------------------------
+
+
+async def test_backlog_is_bounded_and_the_link_survives_it(
+    engine: FakeEngine,
+    start: Start,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(link_module, "MAX_BACKLOG", 100_000)
+    worker = start(echo)
+    async with engine.registered() as link:
+        for n in range(40):
+            link.send_jobs(**{f"job-{n}": {"delay": 1, "data": bytes(10_000)}})
+            await trio.testing.wait_all_tasks_blocked()
+        results = await link.receive_results(40)
+        assert len(results) == 40
+        worker.cancel()
+    assert any("not reading more" in line for line in caplog.messages)
+
+
+# --- Progress ---------------------------------------------------------------------------------------------
+
+
+async def write_async(job: Job) -> dict[str, Any]:
+    for n in range(job.input["pieces"]):
+        await trio.sleep(1)
+        job.report(text=f"{n} ")
+    return {"pieces": job.input["pieces"]}
+
+
+def write(job: Job) -> dict[str, Any]:
+    for n in range(job.input["pieces"]):
+        job.report(text=f"{n} ")
+    return {"pieces": job.input["pieces"]}
+
+
+def write_all(jobs: list[Job]) -> list[dict[str, Any]]:
+    return [write(job) for job in jobs]
+
+
+async def test_reports_arrive_as_they_are_made(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    worker = start(write_async, with_jobs=True)
+    async with engine.registered() as link:
+        link.send_jobs(a={"pieces": 3})
+        for n in range(3):
+            assert await receive_reports(link, 1) == [{"id": "a", "text": f"{n} "}]
+            assert trio.current_time() == n + 1
+        assert await link.receive_results(1) == {"a": {"pieces": 3}}
+        worker.cancel()
+
+
+@pytest.mark.parametrize(("handler", "batched"), [(write, False), (write_all, True)])
+async def test_reports_of_a_thread_arrive_in_order_before_the_answer(
+    engine: FakeEngine, start: Start, handler: Callable[[Any], Any], batched: bool
+) -> None:
+    worker = start(handler, batched=batched, with_jobs=True)
+    async with engine.registered() as link:
+        link.send_jobs(a={"pieces": 50}, b={"pieces": 20})
+        reports = await receive_reports(link, 70)
+        assert reports == [
+            {"id": job_id, "text": f"{n} "}
+            for job_id, pieces in (("a", 50), ("b", 20))
+            for n in range(pieces)
+        ]
+        assert await link.receive_results(2) == {"a": {"pieces": 50}, "b": {"pieces": 20}}
+        worker.cancel()
+
+
+async def test_stock_engine_gets_nothing_that_it_does_not_know(nursery: trio.Nursery) -> None:
+    """P-60."""
+    engine = FakeEngine()
+    stop = trio.Event()
+    nursery.start_soon(
+        lambda: run_worker(write, SETTINGS, with_jobs=True, stop=stop, open_stream=engine.open_stream)
+    )
+    async with engine.registered() as link:
+        link.send({"inputs": [{"id": "a", "input": {"pieces": 9}}], "resources": "its own business"})
+        assert await link.receive() == {"type": "worker_output", "output": [{"id": "a", "pieces": 9}]}
+        stop.set()
+        with pytest.raises(ConnectionLost, match="1000"):
+            await link.receive()
+
+
+async def test_endless_generator_waits_for_an_engine_that_does_not_read(nursery: trio.Nursery) -> None:
+    engine = FakeEngine(narrow=True, announce=EXTENSIONS)
+    pieces = 0
+
+    def handler(job: Job) -> dict[str, Any]:
+        nonlocal pieces
+        while True:
+            job.report(data=bytes(100_000))
+            pieces += 1
+
+    nursery.start_soon(lambda: run_worker(handler, SETTINGS, with_jobs=True, open_stream=engine.open_stream))
+    async with engine.registered() as link:
+        link.send_jobs(a={})
+        before = -1
+        while pieces == 0 or before != pieces:
+            before = pieces
+            await trio.sleep(0.05)
+        assert 40 < pieces < 100  # 4 MiB may wait.
+        link.send_cancel("a")
+        while (message := await link.receive())["type"] == "worker_progress":
+            pass
+        assert message["output"] == [{"id": "a", "error": "cancelled"}]
+        nursery.cancel_scope.cancel()
+
+
+# --- Cancelling -------------------------------------------------------------------------------------------
+
+
+async def test_cancelled_jobs_are_answered_and_cost_nothing(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    """The one that runs, the ones behind it, and those of the next batch; unknown ids are ignored."""
+    worker = start(echo)
+    async with engine.registered() as link:
+        link.send_jobs(a={"delay": 100}, b={"delay": 100}, c={"n": 1})
+        link.send_jobs(d={"delay": 100}, e={"n": 2})
+        await trio.sleep(1)
+        link.send_cancel("a", "b", "d", "nobody")
+        assert await link.receive_results(5) == {
+            "a": {"error": "cancelled"},
+            "b": {"error": "cancelled"},
+            "c": {"echo": {"n": 1}},
+            "d": {"error": "cancelled"},
+            "e": {"echo": {"n": 2}},
+        }
+        assert trio.current_time() < 2
+        link.send_cancel("a", "c")  # Answered already: both messages were on their way.
+        link.send_jobs(f={"n": 3})
+        assert await link.receive_results(1) == {"f": {"echo": {"n": 3}}}
+        worker.cancel()
+
+
+async def test_thread_that_reports_stops_by_itself(engine: FakeEngine, start: Start) -> None:
+    def handler(job: Job) -> dict[str, Any]:
+        while job.input["endless"]:
+            job.report(beat=True)
+        return {}
+
+    worker = start(handler, with_jobs=True)
+    async with engine.registered() as link:
+        link.send_jobs(a={"endless": True}, b={"endless": False})
+        assert (await receive_reports(link, 1))[0] == {"id": "a", "beat": True}
+        link.send_cancel("a")
+        while (message := await link.receive())["type"] == "worker_progress":
+            pass
+        assert message["output"] == [{"id": "a", "error": "cancelled"}, {"id": "b"}]
+        worker.cancel()
+
+
+async def test_cancel_of_a_stock_engine_is_odd(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    engine = FakeEngine()
+    nursery.start_soon(lambda: run_worker(echo, SETTINGS, open_stream=engine.open_stream))
+    async with engine.registered() as link:
+        link.send_jobs(a={"delay": 1})
+        await trio.sleep(0.5)
+        link.send_cancel("a")
+        assert await link.receive_results(1) == {"a": {"echo": {"delay": 1}}}
+        nursery.cancel_scope.cancel()
+    assert "skipped a UnknownMessage, which is nothing for a worker" in caplog.messages
+
+
+async def test_jobs_of_a_lost_link_are_cancelled(engine: FakeEngine, start: Start) -> None:
+    heard: list[str] = []
+
+    def handler(job: Job) -> dict[str, Any]:
+        if job.job_id == "b":
+            return {}
+        started.set()
+        while not job.cancelled:
+            over.wait(0.001)
+        heard.append(job.job_id)
+        return {}
+
+    started, over = threading.Event(), threading.Event()
+    worker = start(handler, with_jobs=True)
+    async with engine.registered() as link:
+        link.send_jobs(a={})
+        await trio.to_thread.run_sync(started.wait)
+    async with engine.registered() as link:
+        link.send_jobs(b={})
+        assert await link.receive_results(1) == {"b": {}}
+        worker.cancel()
+    assert heard == ["a"]
+
+
+async def test_jobs_of_a_worker_that_is_cancelled_are_cancelled(engine: FakeEngine, start: Start) -> None:
+    def handler(job: Job) -> dict[str, Any]:
+        started.set()
+        while True:
+            job.check_cancelled()
+            over.wait(0.001)
+
+    started, over = threading.Event(), threading.Event()
+    worker = start(handler, with_jobs=True)
+    async with engine.registered() as link:
+        link.send_jobs(a={})
+        await trio.to_thread.run_sync(started.wait)
+        worker.cancel()
+        with pytest.raises(ConnectionLost, match="1001"):
+            await link.receive()
+
+
+# --- Draining ---------------------------------------------------------------------------------------------
+
+
+async def test_drained_worker_answers_all_that_arrives_until_the_engine_closes(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = trio.Event()
+    start(echo, stop=stop)
+    async with engine.registered() as link:
+        link.send_jobs(a={"delay": 5}, b={"delay": 5})
+        await trio.sleep(1)
+        stop.set()
+        await trio.testing.wait_all_tasks_blocked()
+        link.send_jobs(c={"delay": 5})  # It was on its way.
+        assert await link.receive() == {"type": "worker_drain"}
+        assert (await link.receive_results(3)).keys() == {"a", "b", "c"}
+    await trio.sleep(100)
+    assert len(engine.attempts) == 1
+    assert not any(record.levelname == "WARNING" for record in caplog.records)
+
+
+async def test_engine_that_does_not_let_go_is_left(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = trio.Event()
+    start(echo, stop=stop, drain_timeout=30)
+    async with engine.registered() as link:
+        stop.set()
+        assert await link.receive() == {"type": "worker_drain"}
+        link.send_jobs(a={"delay": 50}, b={"delay": 50})
+        link.send_jobs(c={"delay": 50})
+        assert (await link.receive_results(2)).keys() == {"a", "b"}  # The batch in hand.
+        with pytest.raises(ConnectionLost, match="1000"):
+            await link.receive()
+    assert "the engine has not let go of us within 30 s" in caplog.messages
+
+
+async def test_engine_that_is_lost_while_draining_is_not_sought_again(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    stop = trio.Event()
+    start(echo, stop=stop)
+    async with engine.registered() as link:
+        link.send_jobs(a={"delay": 5})
+        stop.set()
+        assert await link.receive() == {"type": "worker_drain"}
+        await link.stream.aclose()
+    await trio.sleep(100)
+    assert len(engine.attempts) == 1
+
+
+# --- Preparing --------------------------------------------------------------------------------------------
+
+
+async def test_next_batches_are_prepared_while_one_is_computed(engine: FakeEngine, start: Start) -> None:
+    """Two of them, and no more."""
+    prepared: list[int] = []
+    third, release = trio.Event(), trio.Event()
+    event_loop = trio.lowlevel.current_trio_token()
+
+    def prepare(job_input: dict[str, Any]) -> int:
+        prepared.append(job_input["n"])
+        if len(prepared) == 3:
+            event_loop.run_sync_soon(third.set)
+        return int(job_input["n"]) * 10
+
+    async def handler(value: int) -> dict[str, Any]:
+        await release.wait()
+        return {"value": value}
+
+    worker = start(handler, prepare=prepare)
+    async with engine.registered() as link:
+        for n in range(5):
+            link.send_jobs(**{f"job-{n}": {"n": n}})
+        await third.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert prepared == [0, 1, 2]
+        release.set()
+        assert await link.receive_results(5) == {f"job-{n}": {"value": 10 * n} for n in range(5)}
+        worker.cancel()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_job_that_cannot_be_prepared_is_answered_among_its_neighbours(
+    engine: FakeEngine, start: Start, batched: bool
+) -> None:
+    def prepare(job_input: dict[str, Any]) -> Any:
+        return job_input["n"] if "n" in job_input else fail()
+
+    def fail() -> None:
+        raise ValueError("n: expected a number")
+
+    def double(job: Job) -> dict[str, Any]:
+        return {"n": 2 * job.input}
+
+    handler = (lambda jobs: [double(job) for job in jobs]) if batched else double
+    worker = start(handler, batched=batched, with_jobs=True, prepare=prepare)
+    async with engine.registered() as link:
+        link.send_jobs(a={"n": 1}, b={}, c={"n": 3})
+        link.send({"inputs": []})
+        assert await link.receive_results(3) == {
+            "a": {"n": 2},
+            "b": {"error": "n: expected a number"},
+            "c": {"n": 6},
+        }
+        assert await link.receive() == {"type": "worker_output", "output": []}
+        worker.cancel()
+
+
+async def test_what_is_no_exception_ends_the_worker_when_preparing_too(engine: FakeEngine) -> None:
+    """F-37."""
+
+    def prepare(job_input: dict[str, Any]) -> None:
+        raise SystemExit(3)
+
+    async def play() -> None:
+        async with engine.registered() as link:
+            link.send_jobs(a={})
+            with pytest.raises(ConnectionLost, match="1001"):
+                await link.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        with pytest.raises(SystemExit):
+            await run_worker(echo, SETTINGS, prepare=prepare, open_stream=engine.open_stream)
+
+
+# --- Files that come along --------------------------------------------------------------------------------
+
+
+def read(job_input: dict[str, Any]) -> dict[str, Any]:
+    path = Path(job_input["filepath"])
+    return {"path": str(path), "data": path.read_bytes()}
+
+
+@pytest.fixture
+def inline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerSettings:
+    """Settings of a worker that asks for files. They end up below `tmp_path`."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return WorkerSettings(worker_type="echo", worker_secret="hush", inline_resources=True)
+
+
+def left_over(directory: Path) -> list[str]:
+    """Names of all files below a directory."""
+    return [path.name for path in directory.rglob("*") if path.is_file()]
+
+
+def batch_with_files(*job_ids: str) -> dict[str, Any]:
+    inputs = [{"id": job_id, "input": {"filepath": "/engine/a.jpg"}} for job_id in job_ids]
+    return {"inputs": inputs, "resources": [{"path": "/engine/a.jpg", "data": b"picture"}]}
+
+
+async def test_files_of_a_batch_are_there_while_it_is_computed(
+    engine: FakeEngine, start: Start, inline: WorkerSettings, tmp_path: Path
+) -> None:
+    worker = start(read, settings=inline)
+    async with engine.connection() as link:
+        registration = await link.receive()
+        assert "inline_resources" in registration["worker_config"]["extensions"]
+        link.send(batch_with_files("a", "b"))
+        link.send(batch_with_files("c"))
+        results = await link.receive_results(3)
+        assert {result["data"] for result in results.values()} == {b"picture"}
+        paths = [result["path"] for result in results.values()]
+        assert len(set(paths)) == 2
+        assert all(path.startswith(str(tmp_path)) and path.endswith(".jpg") for path in paths)
+        link.send_jobs(d={"filepath": "/engine/a.jpg"})  # The file is the first batch's.
+        assert "FileNotFoundError" in (await link.receive_results(1))["d"]["error"]
+        assert left_over(tmp_path) == []
+        worker.cancel()
+
+
+async def test_files_are_there_before_jobs_are_prepared(
+    engine: FakeEngine, start: Start, inline: WorkerSettings
+) -> None:
+    worker = start(
+        lambda value: value, settings=inline, prepare=lambda job_input: {"data": read(job_input)["data"]}
+    )
+    async with engine.registered() as link:
+        link.send(batch_with_files("a"))
+        assert await link.receive_results(1) == {"a": {"data": b"picture"}}
+        worker.cancel()
+
+
+async def test_files_of_a_lost_link_are_gone(
+    engine: FakeEngine, start: Start, inline: WorkerSettings, tmp_path: Path
+) -> None:
+    started = trio.Event()
+
+    async def handler(job_input: dict[str, Any]) -> dict[str, Any]:
+        started.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    worker = start(handler, settings=inline)
+    async with engine.registered() as link:
+        for n in range(4):
+            link.send(batch_with_files(f"job-{n}"))
+        await started.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(left_over(tmp_path)) == 3  # One is computed, two are prepared.
+    async with engine.registered():
+        assert left_over(tmp_path) == []
+        worker.cancel()
