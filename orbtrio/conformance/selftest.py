@@ -120,7 +120,7 @@ def zoo_worker(names: tuple[str, ...], folder: Path, worker_type: str | None = N
     worker_type = worker_type or model.worker_type
     bench = Bench(folder=folder, worker_type=worker_type, job_seconds=model.job_seconds)
 
-    def make_world() -> World:
+    def make_world() -> SimulatedWorld:
         return SimulatedWorld(model(conditions.secret, worker_type=worker_type))
 
     return SimulatedWorker(" + ".join(names) or "the model worker", conditions, bench, make_world)

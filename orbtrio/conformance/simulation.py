@@ -24,11 +24,15 @@ from orbtrio.conformance.world import PipeEnded, never
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Crashed", "Handle", "Host", "Link", "SimulatedWorld", "Target"]
+__all__ = ["Crashed", "Exited", "Handle", "Host", "Link", "SimulatedWorld", "Target"]
 
 
 class Crashed(Exception):
     """Raised by a target where its process would have died. Whatever else it raises is a bug of it."""
+
+
+class Exited(Crashed):
+    """The same, where it would have ended in order."""
 
 
 class Handle(Protocol):
@@ -263,6 +267,11 @@ class SimulatedWorld:
             pipe.reset()
         self._pipes.clear()
         self._timers.clear()
+
+    def have(self, callback: Callable[[], None]) -> None:
+        """Have something happen to the target from outside, a signal for example."""
+        self.call(callback)
+        self.drain()
 
     # --- Host ---
 

@@ -63,16 +63,22 @@ class WorkerLink(Peer):
         first: The first message on it, which should be the registration.
         answers: Entries of all outputs, by the CBOR diagnostic notation of their ``id``.
         outputs: Messages that are outputs.
-        stray: Messages that are neither the first nor outputs.
+        reports: Messages of progress, if the worker was told that we understand them.
+        drains: Messages by which it says that it wants to go, likewise.
+        stray: Messages that are none of these.
     """
 
-    def __init__(self, pipe: Pipe, log: WireLog, name: str) -> None:
+    def __init__(
+        self, pipe: Pipe, log: WireLog, name: str, *, announces: frozenset[str] = frozenset()
+    ) -> None:
         self.connected_at = log.now()
         self.first: Message | None = None
         self.answers: dict[str, list[Answer]] = {}
         self.outputs: list[Message] = []
+        self.reports: list[Message] = []
+        self.drains: list[Message] = []
         self.stray: list[Message] = []
-        super().__init__(pipe, log, name, server=True)
+        super().__init__(pipe, log, name, server=True, announces=announces)
 
     @property
     def registered_as(self) -> dict[str, Any]:
@@ -80,6 +86,16 @@ class WorkerLink(Peer):
         value = self.first.value if self.first is not None else None
         config = value.get("worker_config") if isinstance(value, dict) else None
         return config if isinstance(config, dict) else {}
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """The extensions that it asked for."""
+        names = self.registered_as.get("extensions")
+        return (
+            frozenset(name for name in names if isinstance(name, str))
+            if isinstance(names, list)
+            else frozenset()
+        )
 
     @property
     def max_batch_size(self) -> int:
@@ -98,9 +114,14 @@ class WorkerLink(Peer):
     def received(self, message: Message) -> None:
         """Sort it."""
         value = message.value
+        kind = value.get("type") if isinstance(value, dict) else None
         if self.first is None:
             self.first = message
-        elif isinstance(value, dict) and value.get("type") == "worker_output":
+        elif kind == "worker_progress" and "progress" in self.announced:
+            self.reports.append(message)
+        elif kind == "worker_drain" and "drain" in self.announced:
+            self.drains.append(message)
+        elif kind == "worker_output":
             self.outputs.append(message)
             entries = value.get("output")
             for entry in entries if isinstance(entries, list) else ():
@@ -114,8 +135,10 @@ class WorkerLink(Peer):
         """Begin anew, for the next stage: only that it is registered is remembered."""
         self._log, self.name = log, name
         self.answers.clear()
-        for kept in (self.messages, self.outputs, self.stray, self.undecodable, self.texts, self.pings):
+        for kept in (self.messages, self.outputs, self.reports, self.drains, self.stray):
             kept.clear()
+        for other in (self.undecodable, self.texts, self.pings):
+            other.clear()
         self.pongs.clear()
         log.remark("has been connected and registered since before this plan:", peer=name)
         if self.first is not None:
@@ -156,6 +179,7 @@ class Bench:
         link: That the last plan left in order.
         losses: Links that it has lost in this life: its back-off has grown by them.
         restart: Starts it again; None where each plan has a fresh one anyway.
+        terminate: Asks its process to end, by SIGTERM; None if that is not possible.
     """
 
     folder: Path
@@ -168,6 +192,7 @@ class Bench:
     link: WorkerLink | None = None
     losses: int = 0
     restart: Callable[[], None] | None = None
+    terminate: Callable[[], None] | None = None
 
     def inputs(self, image: str) -> list[dict[str, Any]]:
         """All ways in which a job can be put, the simplest first."""

@@ -59,6 +59,7 @@ class WorkerStage(Stage):
         self._made = 0
         self._struck = False
         self._current: WorkerLink | None = None
+        self._announces: frozenset[str] = frozenset()
         if bench.link is not None:
             link, bench.link = bench.link, None
             link.take_over(self.log, self._next_name())
@@ -66,12 +67,20 @@ class WorkerStage(Stage):
 
     # --- Links ---
 
+    def announce(self, *names: str) -> None:
+        """From now on be an engine that understands these extensions; a stage begins with none."""
+        self._announces = frozenset(names)
+
     def link(self) -> WorkerLink:
-        """The worker's link; if there is none, its next.
+        """The worker's link; if there is none, or one on which we are another engine, its next.
 
         Raises:
             Violation: it does not connect.
         """
+        current = self._current
+        if current is not None and current.closed is None and current.announced != self._announces:
+            self.note("the engine is replaced by one with other extensions")
+            self._end(current, 1001)
         if self._current is None or self._current.closed is not None:
             self.next_link(LONGEST_AWAY)
         if self._current is None:
@@ -91,7 +100,7 @@ class WorkerStage(Stage):
                 if not self.world.alive():
                     break
                 continue
-            link = WorkerLink(pipe, self.log, self._next_name())
+            link = WorkerLink(pipe, self.log, self._next_name(), announces=self._announces)
             self.peers.append(link)
             self.world.wait(max(deadline - self.now(), 0.0), link.has_spoken)
             if link.first is not None:
@@ -106,7 +115,9 @@ class WorkerStage(Stage):
         Returns:
             When it was over.
         """
-        link = self.link()
+        return self._end(self.link(), kind, jobs)
+
+    def _end(self, link: WorkerLink, kind: Any, jobs: Sequence[WorkJob] = ()) -> float:
         self._current = None
         self.bench.losses += 1
         if isinstance(kind, int):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import secrets
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -27,9 +28,9 @@ from orbtrio.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orbtrio.conformance.simulation import SimulatedWorld
     from orbtrio.conformance.stage import Conditions
     from orbtrio.conformance.worker_bench import WorkerLink
-    from orbtrio.conformance.world import World
 
 __all__ = ["SimulatedWorker", "WorkerTarget", "read_inputs"]
 
@@ -109,7 +110,11 @@ class WorkerTarget:
         self.conditions = conditions
         self._folder = tempfile.TemporaryDirectory(prefix="orb-conformance-files-")
         self.bench = Bench(
-            folder=Path(self._folder.name), worker_type=worker_type, given=inputs, restart=self._restart
+            folder=Path(self._folder.name),
+            worker_type=worker_type,
+            given=inputs,
+            restart=self._restart,
+            terminate=lambda: self._program.signal(signal.SIGTERM),
         )
         self._url = f"ws://{host}:{port}{conditions.path}"
         self._program = Program(
@@ -198,9 +203,9 @@ class WorkerTarget:
         return self.slack
 
     def close(self) -> None:
-        """End it."""
-        self._program.close()
+        """End it. Its link first: who drains would wait for us to close it."""
         self._world.end()
+        self._program.close()
         self._folder.cleanup()
 
     # Lest this plan be blamed for what the last one did to the worker: a process takes a moment to die.
@@ -235,14 +240,14 @@ class SimulatedWorker:
         description: Which.
         conditions: What is known of it.
         bench: Likewise.
-        make_world: Makes a world with a fresh worker inside.
+        make_world: Makes a world with a fresh worker inside, one that can be asked to `terminate`.
     """
 
     role = Role.WORKER
     scheduled = False
 
     def __init__(
-        self, description: str, conditions: Conditions, bench: Bench, make_world: Callable[[], World]
+        self, description: str, conditions: Conditions, bench: Bench, make_world: Callable[[], SimulatedWorld]
     ) -> None:
         self.description = description
         self.conditions = conditions
@@ -256,8 +261,10 @@ class SimulatedWorker:
 
     def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> WorkerStage:
         """A fresh worker, and a stage around it."""
-        bench = attrs.evolve(self._bench, link=None)
-        return WorkerStage(self._make_world(), self.conditions, counters, bench, nonce="job")
+        world = self._make_world()
+        terminate: Callable[[], None] = world.target.terminate  # type: ignore[attr-defined]
+        bench = attrs.evolve(self._bench, link=None, terminate=lambda: world.have(terminate))
+        return WorkerStage(world, self.conditions, counters, bench, nonce="job")
 
     def close(self) -> None:
         """Nothing outlives its stage."""

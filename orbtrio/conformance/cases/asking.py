@@ -113,9 +113,10 @@ _UNKNOWN: Final = st.sampled_from(["no_such_extension", "", "PROGRESS", "x" * 20
     examples=[{"worker": ["no_such_extension"], "client": ["no_such_extension"]}],
 )
 def unknown_names_are_ignored(stage: EngineStage, plan: Plan) -> None:
-    """A worker and a client register and ask for extensions by names that no engine knows, among one that it
-    announced. They must be accepted, and a job must be done. Newer peers ask older engines for what those
-    have never heard of; who refuses them cannot be updated last.
+    """A worker and a client register and ask for extensions by names that no engine knows, beside
+    `engine_errors`. They must be accepted, a job must be done, and of another one, whose worker_type is
+    empty, the client must be told. Newer peers ask older engines for what those have never heard of; who
+    refuses them cannot be updated last.
     """
     stage.need_extensions("engine_errors")
     worker = stage.worker(size=1, latency_ms=LATENCY_MS, extensions=plan["worker"])
@@ -123,3 +124,6 @@ def unknown_names_are_ignored(stage: EngineStage, plan: Plan) -> None:
     job = client.submit()
     worker.answer(delivered(stage, job))
     expect_done(stage, [job], f"of a client that also asks for {diagnostic(plan['client'])}")
+    bad = client.job(extra={"worker_type": ""})
+    client.request([bad])
+    expect_ended(stage, [bad], "invalid_job", f"of a client that also asks for {diagnostic(plan['client'])}")

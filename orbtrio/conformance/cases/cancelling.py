@@ -44,7 +44,7 @@ _CANCELLED: Final = {"error": "cancelled"}
     examples=[
         {"size": 2, "cancelled": [0], "worker_asks": True, "one_message": True},
         {"size": 2, "cancelled": [2], "worker_asks": True, "one_message": True},
-        {"size": 3, "cancelled": [0, 1, 3], "worker_asks": False, "one_message": False},
+        {"size": 3, "cancelled": [0, 1, 3], "worker_asks": False, "one_message": True},
     ],
 )
 def cancelled_jobs_end(stage: EngineStage, plan: Plan) -> None:

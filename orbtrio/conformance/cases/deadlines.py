@@ -141,10 +141,7 @@ _INVALID: Final[dict[str, Any]] = {
             "behind": st.integers(0, 2),
         }
     ),
-    examples=[
-        {"invalid": "negative", "before": 1, "behind": 1},
-        {"invalid": "a text", "before": 0, "behind": 1},
-    ],
+    examples=[{"invalid": name, "before": 0, "behind": 1} for name in _INVALID],
 )
 def invalid_deadlines_are_refused(stage: EngineStage, plan: Plan) -> None:
     """A request has a job whose timeout_ms is zero, negative or no number at all, among good ones. It must

@@ -54,7 +54,8 @@ def files_travel_with_the_batch(stage: EngineStage, plan: Plan) -> None:
     client = stage.client()
     jobs = [client.job({f"file{name}": reference(f"r{name}") for name in names}) for names in plan["jobs"]]
     first = content(jobs[0], plan["bytes"])
-    data = {0: first, 1: first if plan["equal"] else b"another " + first, 2: jobs[0].input["conformance"].encode()}
+    document_data = jobs[0].input["conformance"].encode()
+    data = {0: first, 1: first if plan["equal"] else b"another " + first, 2: document_data}
     used = {name for names in plan["jobs"] for name in names}
     resources = [
         document(f"r{name}", data[name].decode()) if name == 2 else image(f"r{name}", data[name])

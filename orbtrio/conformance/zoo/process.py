@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orbtrio.conformance.simulation import Crashed
+from orbtrio.conformance.simulation import Crashed, Exited
 from orbtrio.conformance.zoo.engine import DOCUMENTED_TYPES
 from orbtrio.conformance.zoo.mutants import compose
 
@@ -113,9 +113,11 @@ class AsyncHost:
         return link
 
     def call(self, callback: Callable[[], None]) -> None:
-        """Call the target; if it crashes, the process ends."""
+        """Call the target; if it crashes or ends, so does the process."""
         try:
             callback()
+        except Exited:
+            self.end(0)
         except Crashed as crash:
             print(f"crashed: {crash}", file=sys.stderr)
             self.end(70)

@@ -2,7 +2,8 @@
 
 It does the spec's worker without its model: texts become vectors by their digest, frames are compared by
 their bytes, everything else is answered as the page's types say. Computing takes `job_seconds` each, while
-pings are answered. Each decision is a method of its own, for a faulty worker to override.
+pings are answered. Each decision is a method of its own, for a faulty worker to override; those about
+extensions are in `worker_extensions`.
 
 ``python -m orbtrio.conformance.zoo.worker --mutants hot-loop`` is the same as a process.
 """
@@ -15,7 +16,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -37,11 +38,12 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from orbtrio.conformance.examples import TYPE_EXAMPLES
 from orbtrio.conformance.zoo.mutants import compose
 from orbtrio.conformance.zoo.process import AsyncHost
+from orbtrio.conformance.zoo.worker_extensions import WorkerExtensions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orbtrio.conformance.simulation import Handle, Host, Link
+    from orbtrio.conformance.simulation import Host, Link
 
 __all__ = ["BadInput", "ModelWorker", "main"]
 
@@ -52,7 +54,7 @@ class BadInput(Exception):
     """A job cannot be done; its text is the answer."""
 
 
-class ModelWorker:
+class ModelWorker(WorkerExtensions):
     """The model worker, a `Target`.
 
     Args:
@@ -69,7 +71,6 @@ class ModelWorker:
     longest_wait = 60.0
     most_streams = 100
 
-    host: Host
     link: Link
     socket: WSConnection
 
@@ -81,6 +82,7 @@ class ModelWorker:
         max_batch_size: int = 7,
         max_latency_ms: int = 250,
     ) -> None:
+        super().__init__()
         self.secret = secret
         self.worker_type = worker_type or self.worker_type
         self.max_batch_size = max_batch_size
@@ -88,8 +90,6 @@ class ModelWorker:
         self.connected = False
         self.links = 0
         self.message = bytearray()
-        self.batches: deque[list[Any]] = deque()
-        self.computing: Handle | None = None
         self.frames: OrderedDict[str, bytes] = OrderedDict()
         self.sessions: dict[str, int] = {}
 
@@ -135,6 +135,7 @@ class ModelWorker:
     def on_event(self, event: Event) -> None:
         """One thing that the bytes meant."""
         if isinstance(event, AcceptConnection):
+            self.on_announcement(event.extra_headers)
             self.on_open()
         elif isinstance(event, Ping):
             self.on_ping(event)
@@ -167,6 +168,7 @@ class ModelWorker:
                 "worker_type": self.worker_type,
                 "max_batch_size": self.max_batch_size,
                 "max_latency_ms": self.max_latency_ms,
+                "extensions": self.asks_for(),
             },
         }
 
@@ -179,11 +181,13 @@ class ModelWorker:
         if self.connected:
             self.connected = False
             self.forget()
+            self.on_lost()
             self.host.call_at(self.host.now() + self.wait_seconds(self.links), self.connect)
 
     def forget(self) -> None:
         """Drop what is in hand."""
         self.batches.clear()
+        self.files.clear()
         if self.computing is not None:
             self.computing.cancel()
             self.computing = None
@@ -213,7 +217,7 @@ class ModelWorker:
         inputs = message.get("inputs") if isinstance(message, dict) else None
         if isinstance(inputs, list):
             self.on_batch(message, inputs)
-        else:
+        elif not self.on_extension_message(message):
             self.on_junk()
 
     def on_junk(self) -> None:
@@ -222,11 +226,13 @@ class ModelWorker:
     def on_batch(self, message: dict[str, Any], jobs: list[Any]) -> None:
         """Compute it when those before it are done."""
         self.batches.append(jobs)
+        self.keep_files(message, jobs)
         if self.computing is None:
             self.compute()
 
     def compute(self) -> None:
         """Begin with the oldest batch."""
+        self.report_on(self.batches[0])
         seconds = self.job_seconds * len(self.batches[0])
         self.computing = self.host.call_at(self.host.now() + seconds, self.finish)
 
@@ -234,9 +240,11 @@ class ModelWorker:
         """The oldest batch is done."""
         jobs = self.batches.popleft()
         self.computing = None
+        self.open_files(jobs)
         self.send_output(self.answers([job for job in jobs if isinstance(job, dict)]))
         if self.batches:
             self.compute()
+        self.on_idle()
 
     def send_output(self, entries: list[dict[str, Any]]) -> None:
         """Answer a batch."""
@@ -292,7 +300,7 @@ class ModelWorker:
     def read(self, path: str) -> bytes:
         """What is in a file."""
         try:
-            return Path(path).read_bytes()
+            return self.opened[path] if path in self.opened else Path(path).read_bytes()
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}") from error
 
@@ -338,7 +346,7 @@ def paths_in(job_input: Mapping[str, Any]) -> list[str]:
 
 async def _run(worker: ModelWorker, host: str, port: int) -> int:
     runner = AsyncHost(worker, (host, port))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.end, 0)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, runner.call, worker.terminate)
     return await runner.over
 
 
