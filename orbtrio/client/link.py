@@ -77,7 +77,8 @@ class ClientLimits:
         transport: Limits of the connection.
 
     Raises:
-        ConfigError: the largest request would get every connection cut off that it is sent on.
+        ConfigError: the largest request would get every connection cut off that it is sent on, or no stream
+            could have a piece.
     """
 
     connect_timeout: float = 10.0
@@ -92,6 +93,8 @@ class ClientLimits:
     transport: TransportLimits = attrs.field(factory=partial(TransportLimits, max_message_bytes=32 << 20))
 
     def __attrs_post_init__(self) -> None:
+        if self.max_unread_pieces < 1 or self.max_unread_bytes < 1:
+            raise ConfigError("max_unread_pieces and max_unread_bytes must be at least 1")
         # The largest request may be queued behind a window of others, and has a head of its own.
         needed = max(self.max_request_bytes, self.max_job_bytes) + 2 * _WINDOW
         if self.transport.max_buffered_bytes < needed:

@@ -449,6 +449,12 @@ async def test_a_slow_engine_slows_the_client_and_not_its_memory(autojump_clock:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("bounds", [{"max_unread_pieces": 0}, {"max_unread_bytes": 0}])
+def test_streams_without_room_for_a_piece_are_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        ClientLimits(**bounds)  # type: ignore[arg-type]
+
+
 def test_a_buffer_smaller_than_a_request_is_refused() -> None:
     with pytest.raises(ConfigError, match="max_buffered_bytes must be at least"):
         ClientLimits(transport=TransportLimits(max_buffered_bytes=1 << 20))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ from orbtrio.errors import ConnectionLost, InvalidMessage, JobFailed, JobRefused
 from orbtrio.inputs import Image
 from orbtrio.protocol.codec import encode, request_job, request_parts
 from orbtrio.protocol.messages import EXTENSIONS
+from orbtrio.testing.fabric import open_fabric
+from orbtrio.worker import WorkerSettings, run_worker
 from tests.client.scripted import URL, ScriptedEngine, engine_and_client
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from orbtrio.client import Client, JobStream
     from orbtrio.protocol.messages import JobRequest
+    from orbtrio.worker import Job
     from tests.client.scripted import ScriptedLink
 
 
@@ -598,3 +602,43 @@ async def test_by_default_ten_thousand_pieces_may_wait() -> None:
         job = await flood(link, stream, 10_000)
         link.answer(job)
         assert [n async for n in drain(stream)] == list(range(10_000))
+
+
+# --- With everybody's real ends -----------------------------------------------------------------------------
+
+
+async def test_pieces_come_through_engine_and_worker_and_leaving_stops_the_work(
+    autojump_clock: MockClock,
+) -> None:
+    stopped: list[int] = []
+
+    async def count(job: Job) -> dict[str, Any]:
+        try:
+            for n in range(job.input["to"]):
+                job.report(n=n)
+                await trio.sleep(0.01)
+        except trio.Cancelled:
+            stopped.append(job.input["to"])
+            raise
+        return {"counted": job.input["to"]}
+
+    async with open_fabric() as fabric, trio.open_nursery() as nursery:
+        settings = WorkerSettings(worker_type="counting", worker_secret=fabric.config.worker_secret or "any")
+        work = partial(run_worker, count, settings, with_jobs=True, concurrency=4)
+        nursery.start_soon(partial(work, open_stream=fabric.open_stream))
+        client = await fabric.connect()
+        stream = client.stream("counting", {"to": 20}, timeout=60, heartbeat=10)
+        assert [piece async for piece in stream] == [{"n": n} for n in range(20)]
+        assert stream.output == {"counted": 20}
+
+        async for piece in client.stream("counting", {"to": 10**6}):
+            if piece["n"] == 5:
+                break
+        gc.collect()
+        with pytest.raises(JobTimedOut):
+            await client.submit("counting", {"to": 10**7}, timeout=1)
+        await trio.sleep(0.1)
+        assert stopped == [10**6, 10**7]
+        assert await client.submit("counting", {"to": 3}) == {"counted": 3}
+        assert (client.statistics().dropped, client.statistics().in_flight) == (0, 0)
+        nursery.cancel_scope.cancel()
