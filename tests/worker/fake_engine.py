@@ -17,7 +17,7 @@ from orbtrio.errors import ConnectionLost
 from orbtrio.transport import TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from orbtrio.transport import Transport
 
@@ -118,3 +118,22 @@ class FakeEngine:
             message = await link.receive()
             assert message["type"] == "i_am_worker"
             yield link
+
+
+class InterruptAt(trio.abc.Instrument):
+    """Interrupts after the k-th step of any task.
+
+    Attributes:
+        steps: How many there were.
+    """
+
+    def __init__(self, step: int, interrupt: Callable[[], object]) -> None:
+        self.steps = 0
+        self._step = step
+        self._interrupt = interrupt
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task has had its turn."""
+        self.steps += 1
+        if self.steps == self._step:
+            self._interrupt()

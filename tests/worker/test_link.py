@@ -6,6 +6,7 @@ Where handlers run in threads, time is real: nothing here waits for any of it.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ from orbtrio.errors import ConnectionLost
 from orbtrio.protocol.messages import EXTENSIONS
 from orbtrio.worker import Job, WorkerSettings, run_worker
 from orbtrio.worker import link as link_module
-from tests.worker.fake_engine import FakeEngine
+from tests.worker.fake_engine import FakeEngine, InterruptAt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,21 +162,23 @@ async def test_stock_engine_gets_nothing_that_it_does_not_know(nursery: trio.Nur
 async def test_endless_generator_waits_for_an_engine_that_does_not_read(nursery: trio.Nursery) -> None:
     engine = FakeEngine(narrow=True, announce=EXTENSIONS)
     pieces = 0
+    enough = trio.Event()
+    event_loop = trio.lowlevel.current_trio_token()
 
     def handler(job: Job) -> dict[str, Any]:
         nonlocal pieces
         while True:
             job.report(data=bytes(100_000))
             pieces += 1
+            if pieces == 40:  # 4 MiB may wait.
+                event_loop.run_sync_soon(enough.set)
 
     nursery.start_soon(lambda: run_worker(handler, SETTINGS, with_jobs=True, open_stream=engine.open_stream))
     async with engine.registered() as link:
         link.send_jobs(a={})
-        before = -1
-        while pieces == 0 or before != pieces:
-            before = pieces
-            await trio.sleep(0.05)
-        assert 40 < pieces < 100  # 4 MiB may wait.
+        await enough.wait()
+        await trio.sleep(0.05)
+        assert pieces < 100
         link.send_cancel("a")
         while (message := await link.receive())["type"] == "worker_progress":
             pass
@@ -334,6 +337,56 @@ async def test_engine_that_is_lost_while_draining_is_not_sought_again(
     assert len(engine.attempts) == 1
 
 
+async def _drain_at(step: int) -> tuple[int, int]:
+    """Two batches with reports, and a wish to stop after so many steps; answers and steps."""
+    engine, stop = FakeEngine(announce=EXTENSIONS), trio.Event()
+    seen: dict[str, list[str]] = {"a": [], "b": [], "c": [], "d": []}
+
+    async def handler(job: Job) -> dict[str, Any]:
+        job.report(half=True)
+        await trio.sleep(1)
+        return {}
+
+    async def play() -> None:
+        # Stopped before it has said a word.
+        with suppress(ConnectionLost):
+            async with engine.registered() as link:
+                link.send_jobs(a={}, b={})
+                draining = False
+                while not draining or not all("output" in kinds for kinds in seen.values()):
+                    message = await link.receive()
+                    draining |= message["type"] == "worker_drain"
+                    for kind in message.keys() - {"type"}:
+                        for entry in message[kind]:
+                            seen[entry["id"]].append(kind)
+                            if entry["id"] == "a" and kind == "output":
+                                link.send_jobs(c={}, d={})
+                    if all(seen.values()):
+                        stop.set()
+
+    with trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            instrument = InterruptAt(step, stop.set)
+            trio.lowlevel.add_instrument(instrument)
+            await run_worker(handler, SETTINGS, with_jobs=True, stop=stop, open_stream=engine.open_stream)
+            trio.lowlevel.remove_instrument(instrument)
+            nursery.cancel_scope.cancel()
+    assert len(engine.attempts) <= 1
+    assert all(kinds in ([], ["progress", "output"]) for kinds in seen.values())
+    return sum(map(bool, seen.values())), instrument.steps
+
+
+def test_drained_at_any_moment_nothing_is_lost() -> None:
+    outcomes: set[int] = set()
+    step, steps = 1, 1
+    while step <= steps:
+        answers, steps = trio.run(_drain_at, step, clock=trio.testing.MockClock(autojump_threshold=0))
+        outcomes.add(answers)
+        step += 1
+    assert outcomes == {0, 4}
+
+
 # --- Preparing --------------------------------------------------------------------------------------------
 
 
@@ -482,8 +535,9 @@ async def test_files_of_a_lost_link_are_gone(
         for n in range(4):
             link.send(batch_with_files(f"job-{n}"))
         await started.wait()
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert len(left_over(tmp_path)) == 3  # One is computed, two are prepared.
+        # One is computed, two are prepared.
+        while len(left_over(tmp_path)) < 3:  # noqa: ASYNC110  (the disk knows no events)
+            await trio.sleep(0.01)
     async with engine.registered():
         assert left_over(tmp_path) == []
         worker.cancel()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from orbtrio.worker import WorkerSettings
+    from orbtrio.worker import Job, WorkerSettings
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +184,29 @@ def test_serves_until_the_signal(
         monkeypatch.setenv("SERVER_URL", url)
         assert exit_status(load, batched=True, concurrency=2) == 0
         assert f"connected to {url}, registered as echo" in caplog.messages
+
+
+class Model:
+    def prepare(self, job_input: dict[str, Any]) -> int:
+        return len(job_input)
+
+    def __call__(self, job: Job) -> dict[str, Any]:
+        return {"length": job.input}
+
+
+@pytest.mark.parametrize("handler", [Model(), lambda job_input: {}])
+def test_worker_gets_what_the_program_was_given(handler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    async def run_worker(handler: Any, settings: WorkerSettings, **options: Any) -> None:
+        del options["stop"]
+        given.append((handler, settings.worker_type, options))
+
+    monkeypatch.setattr(program, "run_worker", run_worker)
+    assert exit_status(lambda settings: handler, with_jobs=True, batched=True, concurrency=3) == 0
+    prepare = handler.prepare if isinstance(handler, Model) else None
+    options = {"prepare": prepare, "with_jobs": True, "batched": True, "concurrency": 3}
+    assert given == [(handler, "echo", options)]
 
 
 @pytest.mark.parametrize(

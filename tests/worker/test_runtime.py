@@ -16,7 +16,7 @@ import trio.testing
 from orbtrio.errors import ConfigError, ConnectionLost
 from orbtrio.transport import TransportLimits
 from orbtrio.worker import WorkerSettings, run_worker
-from tests.worker.fake_engine import FakeEngine
+from tests.worker.fake_engine import FakeEngine, InterruptAt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -589,20 +589,6 @@ async def test_stop_while_the_link_is_lost_ends_without_another(
 # --- Interrupted anywhere (F-38) --------------------------------------------------------------------------
 
 
-class _InterruptAt(trio.abc.Instrument):
-    """Interrupts after the k-th step of any task."""
-
-    def __init__(self, step: int, interrupt: Callable[[], None]) -> None:
-        self.steps = 0
-        self._step = step
-        self._interrupt = interrupt
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-        if self.steps == self._step:
-            self._interrupt()
-
-
 class _Story:
     """Two links, a batch on each, a job that fails; interrupted after one step, and checked all the way.
 
@@ -626,7 +612,7 @@ class _Story:
         """Tell it, interrupted after so many steps; returns how many steps there were."""
         stop, cancel = trio.Event(), trio.CancelScope()
         interrupt = stop.set if self._stopping else cancel.cancel
-        instrument = _InterruptAt(step, interrupt)
+        instrument = InterruptAt(step, interrupt)
         with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._play_engine, interrupt)

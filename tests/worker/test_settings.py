@@ -19,6 +19,7 @@ def test_defaults_are_those_of_the_spec() -> None:
         max_batch_size=32,
         max_latency=30.0,
         model_id=None,
+        inline_resources=False,
         log_level="info",
     )
 
@@ -32,6 +33,7 @@ def test_every_variable_is_read() -> None:
             "MAX_BATCH_SIZE": "4",
             "MAX_LATENCY_MS": "12.5",
             "MODEL_ID": "org/model",
+            "ORB_INLINE_RESOURCES": "1",
             "LOG_LEVEL": "DEBUG",
         }
     )
@@ -42,6 +44,7 @@ def test_every_variable_is_read() -> None:
         max_batch_size=4,
         max_latency=0.0125,
         model_id="org/model",
+        inline_resources=True,
         log_level="DEBUG",
     )
 
@@ -72,6 +75,21 @@ def test_builtin_is_no_model_id() -> None:
     assert WorkerSettings.from_environ(NEEDED | {"MODEL_ID": "builtin"}).model_id is None
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), (" True ", True), ("on", True), ("0", False), ("no", False)]
+)
+def test_inline_resources_are_asked_for_in_any_usual_word(text: str, value: bool) -> None:
+    settings = WorkerSettings.from_environ(NEEDED | {"ORB_INLINE_RESOURCES": text})
+    assert settings.inline_resources is value
+
+
+def test_what_the_models_library_reads_is_left_to_it() -> None:
+    """Spec: "Configuration"."""
+    theirs = {"HF_TOKEN": "hf_hush", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert theirs.keys() <= VARIABLES.keys()
+    assert WorkerSettings.from_environ(NEEDED | theirs) == WorkerSettings.from_environ(NEEDED)
+
+
 def test_secret_is_in_no_repr() -> None:
     assert "hush" not in repr(WorkerSettings.from_environ(NEEDED))
 
@@ -95,6 +113,7 @@ def test_secret_is_in_no_repr() -> None:
         ("MAX_LATENCY_MS", "nan", "above 0"),
         ("MAX_LATENCY_MS", "inf", "above 0"),
         ("MAX_LATENCY_MS", "soon", "a number, e.g. 30000"),
+        ("ORB_INLINE_RESOURCES", "maybe", "set it to 1 or 0"),
         ("LOG_LEVEL", "loud", "debug, info, warn, error"),
     ],
 )
