@@ -157,12 +157,12 @@ def load(model_id: str) -> Embedder:
         return Embedder(source.place, texts, pictures)
     if config.is_encoder_decoder or not hasattr(config, "max_position_embeddings"):
         raise source.wrong_kind(f"{type(model).__name__} has no text encoder that could be used alone")
-    pooling = _pooling(_beside(source, "1_Pooling/config.json"))
-    prompts = _prompts(model_id, _beside(source, "config_sentence_transformers.json"))
+    pool = read_pooling(_beside(source, "1_Pooling/config.json"))
+    prompts = read_prompts(model_id, _beside(source, "config_sentence_transformers.json"))
     longest = min(tokenizer.model_max_length, _positions(config))
 
     def vectors(inputs: dict[str, Any]) -> torch.Tensor:
-        return pooling(model(**inputs).last_hidden_state, inputs["attention_mask"])
+        return pool(model(**inputs).last_hidden_state, inputs["attention_mask"])
 
     texts = TextEncoder(source.place, tokenizer, vectors, prompts=prompts, longest=longest)
     return Embedder(source.place, texts, None)
@@ -215,7 +215,8 @@ def _beside(source: Source, name: str) -> dict[str, Any]:
     return source.attempt(read)
 
 
-def _pooling(config: dict[str, Any]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def read_pooling(config: dict[str, Any]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """How a text's vector comes out of its tokens', of which a mask says which count."""
     if config.get("pooling_mode_cls_token"):
         return lambda hidden, mask: hidden[:, 0]
     if config.get("pooling_mode_lasttoken"):
@@ -236,7 +237,8 @@ def _last_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), last]
 
 
-def _prompts(model_id: str, config: dict[str, Any]) -> dict[str, str]:
+def read_prompts(model_id: str, config: dict[str, Any]) -> dict[str, str]:
+    """What to write in front of a ``query`` and of a ``passage``."""
     given = {name: text for name, text in (config.get("prompts") or {}).items() if text}
     if "document" in given:
         given.setdefault("passage", given["document"])
