@@ -56,13 +56,12 @@ class JobStream:
 
     def __init__(self, enter: Enter, outbox: Outbox, max_unread_pieces: int, max_unread_bytes: int) -> None:
         self.attempt = 1
-        self._enter = enter
-        self._begun = False
+        self._enter: Enter | None = enter  # until it has been called: it holds the input
         self._pieces = _Pieces(outbox, max_unread_pieces, max_unread_bytes)
 
     def __repr__(self) -> str:
         pieces = self._pieces
-        state = "over" if pieces.over else "under way" if self._begun else "not begun"
+        state = "over" if pieces.over else "not begun" if self._enter else "under way"
         return f"<JobStream {state}, attempt {self.attempt}, {len(pieces.unread)} pieces unread>"
 
     @property
@@ -73,14 +72,13 @@ class JobStream:
             Exception: why there is none: what the loop has raised.
             RuntimeError: there is none yet, or the stream was left before there was one.
         """
-        ticket = self._pieces.outcome
-        if ticket is None:
-            how = "was left, or never began" if self._pieces.over else "has not ended: read it to its end"
+        pieces = self._pieces
+        if pieces.error is not None:
+            raise pieces.error
+        if pieces.output is None:
+            how = "was left, or never began" if pieces.over else "has not ended: read it to its end"
             raise RuntimeError(f"no output: the stream {how}")
-        if ticket.output is None:
-            assert ticket.error is not None
-            raise ticket.error
-        return ticket.output
+        return pieces.output
 
     def __aiter__(self) -> JobStream:
         return self
@@ -97,8 +95,7 @@ class JobStream:
         pieces = self._pieces
         while not pieces.unread:
             if pieces.over:
-                if pieces.outcome is not None:
-                    self.attempt = max(self.attempt, pieces.outcome.runs)
+                self.attempt = max(self.attempt, pieces.runs)
                 raise pieces.take_failure() or StopAsyncIteration
             try:
                 await pieces.arrived.wait()
@@ -128,12 +125,12 @@ class JobStream:
             call_soon(self._token, self._pieces.leave)
 
     async def _begin(self) -> None:
-        if self._begun or self._pieces.over:
+        enter, self._enter = self._enter, None
+        if enter is None or self._pieces.over:
             return
-        self._begun = True
         try:
             # Its files may have to be read. Cancelled meanwhile, nothing has been submitted.
-            ticket = await self._enter(self._pieces)
+            ticket = await enter(self._pieces)
         except BaseException:
             self._pieces.leave()
             raise
@@ -149,7 +146,8 @@ class _Pieces:
         attempt: Which run of the job they are from.
         arrived: Set when there is something to see.
         over: Whether there will be no more pieces.
-        outcome: The ticket, once it has an output or an error.
+        output, error: What became of the job, once it has ended.
+        runs: How often it was begun until then.
     """
 
     def __init__(self, outbox: Outbox, max_unread: int, max_bytes: int) -> None:
@@ -157,7 +155,9 @@ class _Pieces:
         self.attempt = 1
         self.arrived = Signal()
         self.over = False
-        self.outcome: Ticket | None = None
+        self.output: dict[str, Any] | None = None
+        self.error: Exception | None = None
+        self.runs = 0
         self._outbox = outbox
         self._max_unread = max_unread
         self._max_bytes = max_bytes
@@ -170,12 +170,16 @@ class _Pieces:
         if self.over:
             # Left by another task, while the job's files were read.
             self._outbox.forget(ticket)
-        self._ticket = ticket
+        else:
+            self._ticket = ticket
 
     def ended(self, ticket: Ticket) -> None:
         """The job has its outcome."""
-        self.outcome = ticket
-        self._failure = ticket.error
+        self.output = ticket.output
+        self.error = self._failure = ticket.error
+        self.runs = ticket.runs
+        # It holds the input, too.
+        self._ticket = None
         self.over = True
         self.arrived.set()
 
@@ -209,6 +213,7 @@ class _Pieces:
         """Nobody reads any more."""
         if self._ticket is not None:
             self._outbox.forget(self._ticket)
+            self._ticket = None
         self._drop_unread()
         self._failure = None
         self.over = True
