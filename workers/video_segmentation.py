@@ -12,8 +12,8 @@ error names the video too: {cross_job_id: "cam-1", error: "current_frame: there 
 `reset_session: true` begins the video anew with this frame, and so do prompts that differ from its last ones
 (a job without `prompts` keeps them). A hundred videos are remembered; the one unused longest is forgotten.
 
-Without MODEL_ID, small models as in `segmentation`, and constant speed: 85 ms of CPU a frame and 650 ms an
-outline, three outlines a frame. With it, Hugging Face's SAM3 video, such as facebook/sam3.
+Without MODEL_ID, small models as in `segmentation`, and constant speed: 90 ms of CPU a frame and 600 ms an
+outline, three outlines a frame, 600 MB. With it, Hugging Face's SAM3 video, such as facebook/sam3.
 
 Spec: "Video Segmentation Worker (SAM3)".
 """

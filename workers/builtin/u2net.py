@@ -7,7 +7,7 @@ thing. `Segmenter` makes a segmentation of it: boxes and names from `ssd`, outli
 Where something else stands out more, a bus behind a person whom the edge of the picture cuts, the outline is
 of the wrong thing, or nearly empty. The box itself is then the better answer, and the one that is given.
 
-The model takes one picture at a time, 650 ms of processor time each, and 250 MB while it runs, which it gives
+The model takes one picture at a time, 600 ms of processor time each, and 250 MB while it runs, which it gives
 back (without the arena of onnxruntime; that would keep them). So at most `MOST_SEGMENTS` a picture.
 """
 
