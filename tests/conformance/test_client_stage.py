@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orbtrio.conformance.client_stage import ClientStage, SuiteEngine, result_for
+from orbtrio.conformance.client_players import SuiteEngine, result_for
+from orbtrio.conformance.client_stage import ClientStage
 from orbtrio.conformance.model import Skipped, Violation
 from orbtrio.conformance.shapes import check_output
 from orbtrio.conformance.simulation import SimulatedWorld

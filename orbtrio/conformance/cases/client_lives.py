@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from orbtrio.conformance.model import Level, Role, case
 
 if TYPE_CHECKING:
-    from orbtrio.conformance.client_stage import ClientStage, SubmittedJob, SuiteEngine
+    from orbtrio.conformance.client_players import SubmittedJob, SuiteEngine
+    from orbtrio.conformance.client_stage import ClientStage
     from orbtrio.conformance.model import Plan
     from orbtrio.conformance.world import Pipe
 

@@ -14,7 +14,8 @@ from orbtrio.conformance.notation import encode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orbtrio.conformance.client_stage import ClientStage, Request, SubmittedJob, SuiteEngine
+    from orbtrio.conformance.client_players import Request, SubmittedJob, SuiteEngine
+    from orbtrio.conformance.client_stage import ClientStage
     from orbtrio.conformance.model import Plan
 
 __all__: list[str] = []

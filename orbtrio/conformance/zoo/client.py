@@ -2,8 +2,8 @@
 
 It keeps a few jobs open, submits two more whenever that many have been answered, and never stops. Every other
 request carries a picture and a document that its jobs share. When its connection ends it comes back,
-after pauses that grow, and submits again what was not answered. Each decision is a method, for a faulty
-client to override.
+after pauses that grow, and submits again what was not answered. Of an engine that knows how to cancel it
+waits for no answer longer than a few seconds. Each decision is a method, for a faulty client to override.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ __all__ = ["ModelClient"]
 
 _OPEN: Final = 4
 _PER_REQUEST: Final = 2
+_PATIENCE: Final = 2.0
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 5.0
+_HEADER: Final = b"orb-extensions"
 
 
 class ModelClient:
@@ -55,13 +57,36 @@ class ModelClient:
         self.message = bytearray()
         self.failures = 0
         self.numbers = 0
+        self.announced: frozenset[str] = frozenset()
 
     # --- decisions ---
 
     def introduction(self) -> dict[str, Any] | None:
         """What it says first."""
         token = {} if self.token is None else {"token": self.token}
-        return {"type": "i_am_server", "version": "1.0.1", **token}
+        return {"type": "i_am_server", "version": "1.0.1", "extensions": self.asks_for(), **token}
+
+    def asks_for(self) -> list[str]:
+        """The extensions that it asks for."""
+        return ["batched_responses", "cancel", "engine_errors", "progress"]
+
+    def understands(self, name: str) -> bool:
+        """Whether the engine of this connection has announced an extension."""
+        return name in self.announced
+
+    def extra_for(self, number: int) -> dict[str, Any]:
+        """Further fields of its job of that number."""
+        return {"timeout_ms": 60_000} if self.understands("engine_errors") else {}
+
+    def give_up(self, job_ids: list[Any]) -> None:
+        """Wait for these no longer, if they are still waited for, and say so."""
+        left = [job_id for job_id in job_ids if self.waiting.pop(job_id, None) is not None]
+        if left:
+            self.send({"type": "cancel_request", "job_ids": left})
+            self.submit()
+
+    def on_progress(self, message: dict[str, Any]) -> None:
+        """What the user of this client does with progress: nothing."""
 
     def job_id(self, number: int) -> Any:
         """The identifier of its job of that number."""
@@ -156,6 +181,8 @@ class ModelClient:
         """One thing that the bytes meant."""
         match event:
             case AcceptConnection():
+                text = b",".join(bytes(value) for name, value in event.extra_headers if name == _HEADER)
+                self.announced = frozenset(name.strip() for name in text.decode().split(","))
                 self.on_open()
             case Ping():
                 self.on_ping(event)
@@ -182,11 +209,21 @@ class ModelClient:
 
     def on_message(self, message: Any) -> None:
         """One message of the engine."""
-        if message.get("type") == "worker_response":
+        kind = message.get("type")
+        if kind == "worker_response":
             self.on_response(message.get("job_id"), message)
+        elif kind == "worker_responses":
+            self.on_responses(message.get("responses"))
+        elif kind == "worker_progress":
+            self.on_progress(message)
         else:
             self.on_unknown(message)
         self.submit()
+
+    def on_responses(self, responses: Any) -> None:
+        """Answers that came together."""
+        for response in responses if isinstance(responses, list) else ():
+            self.on_response(response.get("job_id"), response)
 
     def submit(self) -> None:
         """Keep enough jobs open."""
@@ -199,11 +236,21 @@ class ModelClient:
                     "job_id": self.job_id(number),
                     "worker_type": "embedding",
                     "input": self.input_for(number, resources),
+                    **self.extra_for(number),
                 }
                 self.waiting[job["job_id"]] = job, resources
                 jobs.append(job)
             self.numbers += _PER_REQUEST
             self.send(self.request(jobs, resources))
+            self.watch([job["job_id"] for job in jobs])
+
+    def watch(self, job_ids: list[Any]) -> None:
+        """Be ready to give these up, if the engine knows how."""
+        if self.understands("cancel"):
+            link = self.link
+            self.host.call_at(
+                self.host.now() + _PATIENCE, lambda: self.give_up(job_ids) if self.link is link else None
+            )
 
     def lose(self) -> None:
         """The connection is over: come back in a while."""

@@ -219,6 +219,14 @@ class NeverTogether(ModelEngine):
         return False
 
 
+@mutant("together-in-company", kills=("ORB-EXT-22",))
+class TogetherInCompany(ModelEngine):
+    """Sends answers together to all clients as soon as one of them has asked for it."""
+
+    def wants_batches(self, client: Client) -> bool:
+        return any(super(TogetherInCompany, self).wants_batches(each) for each in self.clients)
+
+
 @mutant("together-for-everybody", kills=("ORB-EXT-22",))
 class TogetherForEverybody(ModelEngine):
     """Sends answers together to clients that asked for some other extension, or for none."""

@@ -301,7 +301,7 @@ class OwnTimeoutForEverybody(ModelEngine):
     """Takes timeout_ms for a deadline though the client never asked."""
 
     def deadline_for(self, job: Job) -> float:
-        value = job.wire.get("timeout_ms")
+        value: Any = job.wire.get("timeout_ms")
         return job.queued_at + (value / 1000 if self.is_valid_time(value) else self.job_timeout)
 
 
