@@ -233,16 +233,18 @@ async def _drive_async(
             # half as expensive again.
             with trio.CancelScope() as scope:
                 try:
-                    while not scope.cancel_called:
-                        calls[scope] = jobs
+                    while True:
+                        calls[scope] = running = jobs
                         # A handler without an await of its own must not keep pings from being answered.
                         await trio.lowlevel.checkpoint()
                         try:
-                            result = await call(jobs)
+                            result = await call(running)
                         except Exception as error:  # Foreign code, as above.
                             jobs = steps.throw(error)
                         else:
                             jobs = steps.send(result)
+                        if running[0].cancelled:
+                            break  # So may be the scope.
                 finally:
                     del calls[scope]
             if scope.cancelled_caught:

@@ -9,7 +9,7 @@ Whoever produces faster than the engine takes has to wait, or a handler's endles
 Answers are awaited. A report waits in its thread. In the event loop nobody can be made to wait in a function
 that is not async; there the transport is the bound, which gives up an engine that reads nothing.
 
-Rejected: a hop to the event loop and back for each report (80 us against 8, and a message for each).
+Rejected: a hop to the event loop and back for each report (60 us against 8, and a message for each).
 """
 
 from __future__ import annotations
@@ -75,19 +75,19 @@ class Outbox:
                 f"the report has {len(entry)} bytes, more than the {MAX_ENTRY_BYTES} that fit"
             )
         with self._lock:
+            asked = bool(self._reports)
             self._reports.append((job_id, entry))
             self._size += len(entry) + _REPORT_OVERHEAD
         # The run is over: a thread that nobody waited for. It reports to nobody.
         with suppress(trio.RunFinishedError):
+            if not asked:
+                self._event_loop.run_sync_soon(self._send_reports)
             if threading.get_ident() != self._thread:
-                self._event_loop.run_sync_soon(self._send_reports, idempotent=True)
                 if self._size + self._transport.buffered_bytes > _MOST_UNSENT:
                     trio.from_thread.run(self._wait_room, trio_token=self._event_loop)
             elif self._size > _MESSAGE_BYTES:
                 # From a task that may not let go of the event loop for long.
                 self._send_reports()
-            else:
-                self._event_loop.run_sync_soon(self._send_reports, idempotent=True)
 
     async def answer(self, entries: list[Entry]) -> None:
         """Send results, after all that has been reported; wait while the engine does not read."""
