@@ -86,7 +86,8 @@ def serving(worker_type: str, folder: Path, **environ: str) -> Iterator[Served]:
                 time.sleep(0.05)
             yield Served(engine.url, process, log)
             process.terminate()
-            assert process.wait(30) == 0, log.read_text()
+            # An engine that knew of draining and did not do it would be left after thirty seconds.
+            assert process.wait(60) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()
