@@ -18,6 +18,9 @@ __all__: list[str] = []
 
 _ALL: Final = ("batched_responses", "cancel", "engine_errors", "progress")
 
+# Seconds. Soon enough to be told from a program that gives jobs up and submits others.
+_NEXT_JOB: Final = 1.0
+
 # Seconds for which jobs are left unanswered, to see whether the program gives them up.
 _LEFT: Final = 1.5
 
@@ -41,7 +44,7 @@ def _demand_alive(stage: ClientStage, engine: SuiteEngine, why: str) -> None:
 
 def _demand_going_on(stage: ClientStage, engine: SuiteEngine, before: int, why: str) -> None:
     stage.demand(
-        stage.more_jobs(engine, before, within=4.0),
+        stage.more_jobs(engine, before, within=_NEXT_JOB),
         f"the client, which submits more when it has been answered, does so {why}",
         f"no job after these {before}{stage.obituary()}",
     )
@@ -169,8 +172,8 @@ def progress_is_survived(stage: ClientStage, plan: Plan) -> None:
     stage.announce(*_ALL)
     goes_on = stage.goes_on()
     engine = _needing(stage, "progress", plan["jobs"])
-    for kind in plan["kinds"]:
-        job_id = engine.open_jobs[0].job_id
+    for number, kind in enumerate(plan["kinds"]):
+        job_id = engine.open_jobs[number % len(engine.open_jobs)].job_id
         if kind == "answered" and engine.answered:
             job_id = engine.answered[-1].job_id
         elif kind in ("unknown", "answered"):
