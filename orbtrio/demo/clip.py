@@ -216,4 +216,5 @@ def compute_energies(frames: Iterable[bytes]) -> Iterator[float]:
         path = Path(folder) / "frame.jpg"
         for frame in frames:
             path.write_bytes(frame)
-            yield compare({"media_id": "", "current_frame": str(path)})["motion_energy"]
+            prepared = compare.prepare({"media_id": "", "current_frame": str(path)})
+            yield compare(prepared)["motion_energy"]

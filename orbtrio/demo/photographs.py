@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     # Red, green, blue from 0 to 255: (height, width, 3).
     Pixels = npt.NDArray[np.uint8]
+    Mask = npt.NDArray[np.bool_]  # (height, width)
 
 __all__ = [
     "PHOTOGRAPHS",
@@ -59,7 +60,7 @@ class Photograph:
 
 PHOTOGRAPHS: Final = {
     "chelsea": Photograph("a house cat", "cat"),
-    "astronaut": Photograph("a woman in a space suit", "person"),
+    "astronaut": Photograph("astronaut in a space suit with a helmet", "person"),
     "coffee": Photograph("a cup of espresso", "cup"),
     "rocket": Photograph("a rocket launch", None),
 }
@@ -119,7 +120,7 @@ def find_wrong_detections(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def find_wrong_segments(
-    outputs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, Sequence[npt.NDArray[np.bool_]]]
+    outputs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, Sequence[Mask]]
 ) -> Iterator[str]:
     """Say on which photographs an object has no sensible outline.
 

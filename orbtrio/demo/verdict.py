@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from orbtrio.demo.clip import find_wrong_energies
 from orbtrio.demo.photographs import PHOTOGRAPHS
 from orbtrio.demo.picture import draw_picture
 from orbtrio.demo.texts import TEXTS, find_wrong_vectors
-from workers._rle import decode
+from orbtrio.drawing import decode_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from orbtrio.demo.clip import Clip
     from orbtrio.demo.jobs import Tag
-    from orbtrio.demo.panels import Mask
+    from orbtrio.demo.photographs import Mask
     from orbtrio.demo.picture import Panel
 
     Answers = Mapping[Tag, dict[str, Any]]
 
 __all__ = ["draw", "find_mistakes"]
+
+_FRAMES_SHOWN: Final = 5
 
 
 def find_mistakes(clip: Clip, answers: Answers) -> list[str]:
@@ -47,7 +49,6 @@ def find_mistakes(clip: Clip, answers: Answers) -> list[str]:
 def draw(path: Path, title: str, clip: Clip, answers: Answers) -> None:
     """Write a picture of all that was asked and answered."""
     shown = {name: photographs.load(name) for name in PHOTOGRAPHS}
-    segments, tracks = _of(answers, "segmentation"), _stroll(answers)
     vectors, queries = _vectors(answers, "embedding"), _vectors(answers, "query")
     found = []
     for name, query in queries.items():
@@ -55,22 +56,16 @@ def draw(path: Path, title: str, clip: Clip, answers: Answers) -> None:
         best = max(cosines, key=lambda other: cosines[other])
         found.append((PHOTOGRAPHS[name].query, cosines[best], shown[best]))
     talks = {question: answers["talk", question]["response"] for question in talk.QUESTIONS}
+    detected = [(shown[name], output) for name, output in _of(answers, "object_detection").items()]
+    outlined = [(shown[name], output) for name, output in _of(answers, "segmentation").items()]
+    frames = list(zip(photographs.stroll(), _stroll(answers), strict=True))
+    some = [frames[place] for place in np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).astype(int)]
     rows: list[Panel] = [
-        (
-            "object_detection",
-            lambda panel: panels.draw_boxes(panel, shown, _of(answers, "object_detection")),
-        ),
-        (
-            "segmentation",
-            lambda panel: panels.draw_masks(
-                panel, shown, segments, {name: _masks(one) for name, one in segments.items()}
-            ),
-        ),
+        ("object_detection", lambda panel: panels.draw_results(panel, detected)),
+        ("segmentation", lambda panel: panels.draw_results(panel, outlined)),
         (
             "video_segmentation: the same number is the same object",
-            lambda panel: panels.draw_tracks(
-                panel, photographs.stroll(), tracks, [_masks(one) for one in tracks]
-            ),
+            lambda panel: panels.draw_results(panel, some, letters=2.5),
         ),
         (
             "embedding: the photograph nearest to a text, and how near",
@@ -101,4 +96,4 @@ def _stroll(answers: Answers) -> list[dict[str, Any]]:
 
 
 def _masks(output: Mapping[str, Any]) -> list[Mask]:
-    return [decode(mask) for mask in output["masks"]]
+    return [np.asarray(decode_mask(mask)) > 0 for mask in output["masks"]]
