@@ -104,6 +104,9 @@ class Config:
     job_timeout: float = setting(
         _SECONDS, 300.0, "ORB_JOB_TIMEOUT", "From a job's acceptance to its end, answered or not."
     )
+    max_job_timeout: float = setting(
+        _SECONDS, 300.0, "ORB_MAX_JOB_TIMEOUT", "The most that a job may ask for instead (timeout_ms)."
+    )
     max_deliveries: int = setting(
         whole(1), 3, "ORB_MAX_DELIVERIES", "How many workers a job may take down with it."
     )

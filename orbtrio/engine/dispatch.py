@@ -56,7 +56,10 @@ class Pool:
         jobs_queued: Accepted and not sent: in the channel, in the backlog and in the workers' queues.
         workers: The live ones, oldest connection first.
         worker_numbers: For the names of the next.
+        cancels: No worker, nobody to tell. See `jobs.Owner`.
     """
+
+    cancels: Final = False
 
     def __init__(
         self,
@@ -113,6 +116,9 @@ class Pool:
         # The backlog is only looked at when a worker registers, so the dead are cleared out from here.
         if len(self._backlog) > 2 * self.jobs_queued + 64:
             self._backlog = deque(other for other in living(self._backlog) if other is not job)
+
+    def cancel(self, job_ids: list[str]) -> None:
+        """Never called. See `jobs.Owner`."""
 
     def send_due(self) -> None:
         """Nothing to send without a worker. See `jobs.Owner`."""

@@ -3,10 +3,10 @@
 Pure: no trio, no sockets, no clock; time is an argument. Every change is a plain function, so no other task
 sees it half done.
 
-| job | claim | output, from its owner | worker lost | deadline | client gone | engine ends it |
+| job | claim | output of its owner | worker lost | deadline, silence | client gone, cancels | engine ends |
 |---|---|---|---|---|---|---|
 | QUEUED | IN_FLIGHT | - | - | SETTLED | SETTLED | SETTLED |
-| IN_FLIGHT | - | SETTLED | QUEUED | SETTLED | ABANDONED | SETTLED |
+| IN_FLIGHT | - | SETTLED | QUEUED | SETTLED, or ABANDONED | ABANDONED | SETTLED |
 | ABANDONED | - | SETTLED | SETTLED | SETTLED | - | - |
 | SETTLED | - | - | - | - | - | - |
 
@@ -15,12 +15,14 @@ result and nothing changes. A job is *open* while QUEUED or IN_FLIGHT. It stops 
 the method that did it hands the job to its caller, who alone answers the client and releases the files
 (`exchange.py` has the one function for that).
 
-ABANDONED exists because a worker still owes an answer to a job whose client has gone: until it answers, or
-the deadline passes, that answer counts against the worker's credit (P-15).
+ABANDONED exists because a worker still owes an answer to a job that nobody waits for: until it answers, that
+counts against its credit (P-15). Such a job has a deadline of its own, after which its worker is no longer
+believed to answer. At its deadline a job is abandoned only if the worker can be told to stop; of any other
+nothing more is expected then.
 
 There is no task, event or timer per job (`performance.md`, section 3: 1.4 µs a job this way, 75 with them).
-All jobs share one timeout, so the order of acceptance is the order of deadlines, and one reaper looks only at
-the oldest.
+Jobs of the engine's own timeout stand in order of acceptance, which is the order of their deadlines, and so
+do the abandoned; one reaper looks at the oldest of each, and at those few that `watches` has.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
+
+from orbtrio.engine.watches import Watch, Watches
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -60,16 +64,30 @@ class Requester(Protocol):
     """Whoever submitted a job: a client's connection, or a caller of `Engine.submit`."""
 
     open_jobs: dict[Hashable, Job]
+    extensions: frozenset[str]
 
     def deliver(self, job: Job, output: bytes) -> None:
         """Take the worker's output, one CBOR map."""
+
+    def report(self, job: Job, entry: bytes) -> None:
+        """Take what the worker says before that, one CBOR map."""
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
         """Learn that the engine ended the job, or never accepted it. P-31."""
 
 
 class Owner(Protocol):
-    """Whoever holds a job until it is settled: a worker's queue, or the backlog of its worker type."""
+    """Whoever holds a job until it is settled: a worker's queue, or the backlog of its worker type.
+
+    Attributes:
+        cancels: Whether it can be told to stop.
+    """
+
+    @property
+    def cancels(self) -> bool: ...
+
+    def cancel(self, job_ids: list[str]) -> None:
+        """Nobody waits for these any more, which it has; only if it `cancels`."""
 
     def let_go(self, job: Job) -> None:
         """Stop counting a job that is being settled; called once, with `job.batch` as it was."""
@@ -114,6 +132,7 @@ class Job:
         state: Where it stands.
         batch: The batch in which it was sent; None while it is queued.
         deliveries: How often it was sent to a worker.
+        watch: If it has a deadline of its own, or must not fall silent; None for nearly all.
     """
 
     number: int
@@ -132,6 +151,7 @@ class Job:
     state: JobState = QUEUED
     batch: Batch | None = None
     deliveries: int = 0
+    watch: Watch | None = None
 
     def claim(self, batch: Batch) -> None:
         """QUEUED -> IN_FLIGHT; for the owner, in the step that sends `batch`."""
@@ -139,6 +159,8 @@ class Job:
         self.batch = batch
         self.deliveries += 1
         batch.jobs.append(self)
+        if self.watch is not None:
+            self.watch.sent(batch.sent_at)
 
 
 class JobTable:
@@ -146,33 +168,41 @@ class JobTable:
 
     Attributes:
         open_jobs: How many are QUEUED or IN_FLIGHT.
-        size_bytes: What all jobs in the table take on the wire.
+        size_bytes: What all of those take on the wire.
+        watches: Of those that have one.
     """
 
     def __init__(self) -> None:
         # Deleting from the front of a plain dict makes its next peek slow (198 µs after 50,000); an
         # OrderedDict's is constant.
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[str, Job] = OrderedDict()  # open, with the usual timeout
+        self._watched: dict[str, Job] = {}  # open, with a watch
+        self._owed: OrderedDict[str, Job] = OrderedDict()  # abandoned, in that order
+        self.watches = Watches()
         self.open_jobs = 0
         self.size_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) + len(self._watched) + len(self._owed)
 
     def __iter__(self) -> Iterator[Job]:
         # A copy, because whoever goes through all jobs is about to end them.
-        return iter(list(self._jobs.values()))
+        jobs = [*self._jobs.values(), *self._watched.values(), *self._owed.values()]
+        return iter(sorted(jobs, key=_number))
 
     @property
     def next_deadline(self) -> float:
         """When the reaper has to look next; infinity while there are no jobs."""
-        for job in self._jobs.values():
-            return job.deadline
-        return float("inf")
+        oldest = [next(iter(shelf.values())).deadline for shelf in (self._jobs, self._owed) if shelf]
+        return min(self.watches.next_look, *oldest, float("inf"))
 
     def accept(self, job: Job) -> None:
-        """Take in a new, QUEUED job. Deadlines must not decrease from call to call."""
-        self._jobs[job.job_id] = job
+        """Take in a new, QUEUED job. Deadlines of those without a watch must not decrease."""
+        if job.watch is None:
+            self._jobs[job.job_id] = job
+        else:
+            self._watched[job.job_id] = job
+            self.watches.add(job.watch)
         self.open_jobs += 1
         self.size_bytes += len(job.wire)
         job.requester.open_jobs[job.client_key] = job
@@ -182,28 +212,50 @@ class JobTable:
 
         Returns:
             The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the
-            id is unknown, late, a duplicate, another worker's, or its client has gone. P-23.
+            id is unknown, late, a duplicate, another worker's, or nobody waits for it. P-23.
         """
         job = self._jobs.get(job_id)
+        if job is None:
+            job = self._watched.get(job_id) or self._owed.get(job_id)
         if job is None or job.owner is not owner or job.batch is None:
             return None
         return self._settle(job)
 
-    def expire(self, now: float) -> tuple[list[Job], list[Owner]]:
-        """Settle every job past its deadline. P-21.
+    def report(self, job_id: str, owner: Owner, now: float) -> Job | None:
+        """Progress arrived from `owner`; the job if it has it and somebody waits."""
+        job = self._jobs.get(job_id) or self._watched.get(job_id)
+        if job is None or job.owner is not owner or job.batch is None:
+            return None
+        if job.watch is not None:
+            job.watch.heard_at = now
+        return job
+
+    def expire(self, now: float, until: float) -> tuple[list[Job], list[Owner]]:
+        """Every job past its deadline ends, or was silent for too long. P-21.
+
+        Args:
+            now: The time.
+            until: The deadline of those that their worker is told to stop.
 
         Returns:
             Those that were open, oldest first, and whoever held any of them, each once: its credit may have
             come back.
         """
+        due: list[Job] = []
+        for shelf in (self._jobs, self._owed):
+            for job in shelf.values():
+                if job.deadline > now:
+                    break
+                due.append(job)
+        due += [self._watched[job_id] for job_id in self.watches.take_due(now)]
         expired: list[Job] = []
         owners: dict[Owner, None] = {}  # in order, so that what follows is the same in every run
-        while self._jobs:
-            job = next(iter(self._jobs.values()))
-            if job.deadline > now:
-                break
+        for job in due:
             owners[job.owner] = None
-            if self._settle(job) is not None:
+            if job.state is IN_FLIGHT and job.owner.cancels:
+                self.abandon(job, until)
+                expired.append(job)
+            elif self._settle(job) is not None:
                 expired.append(job)
         return expired, list(owners)
 
@@ -214,11 +266,19 @@ class JobTable:
         self._settle(job)
         return True
 
-    def abandon(self, job: Job) -> bool:
-        """The client has gone, or no longer wants the answer; True if the job was open. P-25."""
+    def abandon(self, job: Job, until: float) -> bool:
+        """Nobody waits for the answer any more; True if the job was open. P-25.
+
+        Args:
+            job: Any.
+            until: When its worker, if it has one, is no longer believed to answer it.
+        """
         if job.state is not IN_FLIGHT:
             return self.end(job)
+        self._remove(job)
         job.state = ABANDONED
+        job.deadline = until
+        self._owed[job.job_id] = job
         self.open_jobs -= 1
         del job.requester.open_jobs[job.client_key]
         return True
@@ -232,9 +292,12 @@ class JobTable:
             job.state = QUEUED
             job.owner = owner
             job.batch = None
+            if job.watch is not None:
+                job.watch.returned()
             return True
         if job.state is ABANDONED:
             self._remove(job)
+            job.state = SETTLED
         return False
 
     def _settle(self, job: Job) -> Job | None:
@@ -242,15 +305,26 @@ class JobTable:
         job.owner.let_go(job)
         was_open = job.state is not ABANDONED
         self._remove(job)
+        job.state = SETTLED
         if not was_open:
             return None
         self.open_jobs -= 1
         del job.requester.open_jobs[job.client_key]
         return job
 
+    # Off its shelf. Its bytes are needed no more: it will not be sent again, and a queue drops its dead only
+    # when they surface.
     def _remove(self, job: Job) -> None:
-        del self._jobs[job.job_id]
+        if job.state is ABANDONED:
+            del self._owed[job.job_id]
+        elif job.watch is None:
+            del self._jobs[job.job_id]
+        else:
+            del self._watched[job.job_id]
+            self.watches.remove(job.job_id)
         self.size_bytes -= len(job.wire)
-        job.state = SETTLED
-        # A queue drops its dead only when they surface; their bytes need not wait for that.
         job.wire = b""
+
+
+def _number(job: Job) -> int:
+    return job.number

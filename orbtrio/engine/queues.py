@@ -34,6 +34,7 @@ import trio
 from orbtrio.engine.jobs import Batch, Job, JobState
 from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
+from orbtrio.protocol.messages import CancelJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -83,6 +84,7 @@ class QueueSettings:
         max_unanswered_batches: Its credit; None for a stock worker, which has no end of it.
         max_message_bytes: Largest batch.
         max_unread_bytes: How much may wait on the wire before the next batch does not leave.
+        cancels: Whether it wants to know of jobs that nobody waits for any more.
     """
 
     max_batch_size: int
@@ -91,6 +93,7 @@ class QueueSettings:
     max_unanswered_batches: int | None = None
     max_message_bytes: int = 900 * 1024
     max_unread_bytes: int = 4 << 20
+    cancels: bool = False
 
 
 class WorkerQueue:
@@ -98,6 +101,7 @@ class WorkerQueue:
 
     Attributes:
         name: For people, e.g. ``"embedding-3"``.
+        cancels: Whether it can be told to stop; see `jobs.Owner`.
         jobs_waiting: Living jobs that have not been sent.
         jobs_in_flight: Sent and not answered.
         jobs_answered: Since the worker registered, as the next three.
@@ -118,6 +122,7 @@ class WorkerQueue:
         self.max_batch_size = settings.max_batch_size
         self.max_latency = settings.max_latency
         self.eager = settings.eager
+        self.cancels = settings.cancels
         self.max_job_bytes = settings.max_message_bytes - _BATCH_OVERHEAD
         self._max_unread_bytes = settings.max_unread_bytes
         self._credit: float = settings.max_unanswered_batches or math.inf
@@ -243,6 +248,10 @@ class WorkerQueue:
             self._suspect_is_out = False
             self.batches_answered += 1
             self.batch_seconds += trio.current_time() - batch.sent_at
+
+    def cancel(self, job_ids: list[str]) -> None:
+        """Tell the worker that nobody waits for these any more. See `jobs.Owner`."""
+        self._outlet.queue(codec.encode(CancelJobs(job_ids)))
 
     # ---- batches
 

@@ -30,24 +30,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from orbtrio import inputs
 from orbtrio._nursery import open_service_nursery
+from orbtrio.engine import local
 from orbtrio.engine.exchange import Exchange
 from orbtrio.engine.http import Front
 from orbtrio.engine.listeners import listener_url, open_listeners, peer_address, tls_context
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
-from orbtrio.errors import ConfigError, ConnectionLost, JobError, JobRefused, JobTimedOut
-from orbtrio.protocol import codec
-from orbtrio.protocol.messages import EXTENSIONS, JobRequest, WorkerRequest
+from orbtrio.errors import ConfigError, ConnectionLost, JobRefused
+from orbtrio.protocol.messages import EXTENSIONS
 from orbtrio.transport import Flusher, TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from orbtrio.engine.config import Config
-    from orbtrio.engine.jobs import Job
     from orbtrio.engine.statistics import EngineStatistics
     from orbtrio.transport import Transport
 
@@ -56,22 +54,6 @@ __all__ = ["Engine", "open_engine"]
 _log = logging.getLogger("orbtrio.engine")
 
 _LOCAL_TENANT: Final = "local"
-
-
-class _LocalCaller:
-    # One awaiting `Engine.submit`; see `jobs.Requester`.
-    def __init__(self) -> None:
-        self.open_jobs: dict[Hashable, Job] = {}
-        self.output: dict[str, Any] = {}
-        self.done = trio.Event()
-
-    def deliver(self, job: Job, output: bytes) -> None:
-        self.output = codec.decode_item(output)
-        self.done.set()
-
-    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
-        self.output = {"error": text, "error_kind": kind}
-        self.done.set()
 
 
 class Engine:
@@ -287,7 +269,7 @@ class Engine:
     ) -> dict[str, Any]:
         """Run one job, without a socket, and return its output.
 
-        Cancelling forgets the job; a worker that has it already finishes it for nobody.
+        Cancelling forgets the job; a worker that has it already is told to stop, if it can be.
 
         Args:
             worker_type: Which workers may run it.
@@ -307,32 +289,16 @@ class Engine:
 
         Spec: "Full Request/Response Cycle".
         """
+        return await local.submit(self._serving(), worker_type, input, timeout=timeout, extra=extra)
+
+    def _serving(self) -> Exchange:
         if self._exchange is None:
             raise JobRefused(
                 "engine_stopped", "the engine does not serve yet; await nursery.start(engine.serve) first"
             )
         if self._stopped.is_set():
             raise JobRefused("engine_stopped", "the engine has stopped")
-        wire_input, resources = await inputs.attach(input)
-        # What comes from the network was proved by its decoder.
-        codec.encode_value([wire_input, extra or {}])
-        used = tuple(resource.resource_id for resource in resources)
-        request = JobRequest("", worker_type, wire_input, dict(extra) if extra else None, used)
-        caller = _LocalCaller()
-        try:
-            with trio.move_on_after(float("inf") if timeout is None else timeout):
-                await self._exchange.accept(caller, _LOCAL_TENANT, WorkerRequest([request], [], resources))
-                await caller.done.wait()
-        finally:
-            self._exchange.abandon_all(caller)
-        if not caller.done.is_set():
-            raise JobTimedOut(f"no answer within {timeout:g} s")
-        output = caller.output
-        output.pop("id", None)
-        error = JobError.of(output)
-        if error is not None:
-            raise error
-        return output
+        return self._exchange
 
     # ---------------------------------------------------------------------------------------- statistics
 

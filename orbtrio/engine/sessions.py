@@ -12,36 +12,36 @@ import hmac
 import logging
 import secrets
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio.engine.clients import RemoteClient
 from orbtrio.engine.queues import run_batcher
 from orbtrio.errors import ConnectionLost, RegistrationRefused, RemoteProtocolError
-from orbtrio.protocol import codec
 from orbtrio.protocol.connection import Connection, Side
 from orbtrio.protocol.messages import (
-    MISSING,
+    CancelRequest,
     RegisterClient,
     RegisterWorker,
     UnknownMessage,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.exchange import Exchange
-    from orbtrio.engine.jobs import Job
     from orbtrio.engine.queues import WorkerQueue
     from orbtrio.protocol.messages import Message
     from orbtrio.transport import Flusher, Transport
 
-__all__ = ["RemoteClient", "Sessions"]
+__all__ = ["Sessions"]
 
 _log = logging.getLogger("orbtrio.engine")
 
@@ -55,24 +55,6 @@ _REFUSAL_DELAY: Final = 0.01
 _DEFAULT_MAX_LATENCY: Final = RegisterWorker(worker_type="any", worker_secret="").max_latency
 _MAX_REFUSAL_DELAY: Final = 1.0
 _REFUSALS_REMEMBERED: Final = 10_000
-
-
-class RemoteClient:
-    """A client at the other end of a connection; see `jobs.Requester`."""
-
-    def __init__(self, transport: Transport, *, engine_errors: bool) -> None:
-        self.open_jobs: dict[Hashable, Job] = {}
-        self._transport = transport
-        self._engine_errors = engine_errors
-
-    def deliver(self, job: Job, output: bytes) -> None:
-        self._transport.queue(job.response_head, output)
-
-    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
-        # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which
-        # job without an id.
-        if self._engine_errors and client_job_id is not MISSING:
-            self._transport.queue(codec.response_head(client_job_id), codec.error_output(text, kind))
 
 
 class _UnknownMessages:
@@ -142,7 +124,7 @@ class Sessions:
                 tenant = self._authorise_client(registration)
                 registered()
                 self._refused_in_a_row.pop(address, None)
-                await self._serve_client(transport, connection, registration, tenant, first)
+                await self._serve_client(transport, connection, tenant, first)
         except RemoteProtocolError as error:
             connection.fail()
             _log.info("%s: closed with %d: %s", transport.peer, error.close_code, error.reason)
@@ -233,6 +215,8 @@ class Sessions:
                 message = connection.receive(raw)
                 if isinstance(message, WorkerOutput):
                     self._exchange.answer(queue, message)
+                elif isinstance(message, WorkerProgress):
+                    self._exchange.report(queue, message)
                 elif isinstance(message, UnknownMessage):
                     unknown.note(message)
             self._flush()
@@ -243,13 +227,11 @@ class Sessions:
         self,
         transport: Transport,
         connection: Connection,
-        registration: RegisterClient | None,
         tenant: str,
         first: Message,
     ) -> None:
         transport.max_message_bytes = self._config.max_client_message_bytes
-        engine_errors = registration is not None and "engine_errors" in registration.extensions
-        client = RemoteClient(transport, engine_errors=engine_errors)
+        client = RemoteClient(transport, connection.extensions)
         self.clients += 1
         _log.debug("%s: client registered", transport.peer)
         try:
@@ -275,6 +257,8 @@ class Sessions:
                 message = connection.receive(received.pop())
                 if isinstance(message, WorkerRequest):
                     await self._exchange.accept(client, tenant, message)
+                elif isinstance(message, CancelRequest):
+                    self._exchange.cancel(client, message.client_job_ids)
                 elif isinstance(message, UnknownMessage):
                     unknown.note(message)
             self._flush()

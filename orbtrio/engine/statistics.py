@@ -68,6 +68,8 @@ class EngineStatistics:
         refused: Jobs that were never accepted, by kind.
         redelivered: Jobs sent again because their worker was lost.
         outputs_dropped: Results that were late, duplicate, foreign, unknown or malformed (P-23).
+        progress: Entries of progress that came from workers and were of use.
+        cancels_sent: Jobs that workers were told to stop.
         registrations_refused, peer_errors, connections_lost: Connections that ended that way.
         files, file_bytes: Resources on disk.
         workers, worker_types: One entry each.
@@ -82,6 +84,8 @@ class EngineStatistics:
     refused: Mapping[str, int]
     redelivered: int
     outputs_dropped: int
+    progress: int
+    cancels_sent: int
     registrations_refused: int
     peer_errors: int
     connections_lost: int
@@ -106,6 +110,8 @@ def snapshot(exchange: Exchange, sessions: Sessions, store: ResourceStore) -> En
         refused=dict(counters.refused),
         redelivered=counters.redelivered,
         outputs_dropped=counters.outputs_dropped,
+        progress=counters.progress,
+        cancels_sent=counters.cancels_sent,
         registrations_refused=sessions.refusals,
         peer_errors=sessions.peer_errors,
         connections_lost=sessions.lost,
@@ -155,6 +161,8 @@ class _EngineCollector(Collector):
             "Late, duplicate, foreign, unknown or malformed results.",
             now.outputs_dropped,
         )
+        yield _counter("orb_progress", "Entries of progress from workers.", now.progress)
+        yield _counter("orb_cancels_sent", "Jobs that workers were told to stop.", now.cancels_sent)
         yield _counter("orb_registrations_refused", "Registrations refused.", now.registrations_refused)
         yield _counter(
             "orb_peer_errors", "Connections ended by a protocol error of the peer.", now.peer_errors

@@ -52,6 +52,7 @@ __all__ = [
     "encode_job",
     "encode_value",
     "error_output",
+    "is_absent",
     "output_entry",
     "progress_entry",
     "progress_fields",
@@ -136,6 +137,11 @@ def decode_item(raw: bytes) -> Any:
         DecodeError: outside profile or budget.
     """
     return _load(raw, _ENDPOINT_TAGS)
+
+
+def is_absent(value: Any) -> bool:
+    """Whether a field of this value might as well not be there: it is null, or JavaScript's `undefined`."""
+    return value is None or value is cbor2.undefined
 
 
 # --- Bytes to messages ------------------------------------------------------------------------------------

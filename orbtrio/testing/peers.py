@@ -19,12 +19,18 @@ from orbtrio.errors import ConnectionLost, InvalidMessage, RemoteProtocolError
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import (
     BatchJob,
+    CancelJobs,
+    CancelRequest,
     JobBatch,
     JobRequest,
+    ProgressReport,
     Resource,
+    WorkerDrain,
     WorkerOutput,
+    WorkerProgress,
     WorkerRequest,
     WorkerResponse,
+    WorkerResponses,
 )
 from orbtrio.transport import TransportLimits
 
@@ -211,6 +217,23 @@ class FakeWorker(ScriptedPeer):
         """Answer jobs with an error."""
         self.answer(jobs, {"error": error})
 
+    def report(self, jobs: BatchJob | Iterable[BatchJob], **fields: Any) -> None:
+        """Tell progress of jobs, of all in one message. For a worker that asked for ``progress``."""
+        ids = [job.job_id for job in ([jobs] if isinstance(jobs, BatchJob) else jobs)]
+        self.send(WorkerProgress([(job_id, codec.progress_entry(job_id, fields)) for job_id in ids]))
+
+    async def receive_cancels(self) -> list[str]:
+        """The ids of the next ``cancel_jobs``. For a worker that asked for ``cancel``.
+
+        Raises:
+            ConnectionLost: the connection has ended, and all that came before has been received.
+        """
+        return (await self._receive(CancelJobs)).job_ids
+
+    def drain(self) -> None:
+        """Ask for no more batches. For a worker that asked for ``drain``."""
+        self.send(WorkerDrain())
+
     async def answer_all(self, outcome: Outcome | None = None) -> None:
         """Answer every batch at once, until the connection ends; for a task of its own."""
         try:
@@ -233,12 +256,14 @@ class FakeClient(ScriptedPeer):
 
     @property
     def outputs(self) -> list[tuple[Any, dict[str, Any]]]:
-        responses = [codec.decode(raw, unwrap_typed_arrays=True) for raw in self.raw]
-        return [
-            (message.client_job_id, message.output)
-            for message in responses
-            if isinstance(message, WorkerResponse)
-        ]
+        outputs: list[tuple[Any, dict[str, Any]]] = []
+        for raw in self.raw:
+            message = codec.decode(raw, unwrap_typed_arrays=True)
+            together = message.responses if isinstance(message, WorkerResponses) else [message]
+            outputs += [
+                (one.client_job_id, one.output) for one in together if isinstance(one, WorkerResponse)
+            ]
+        return outputs
 
     def submit(
         self, worker_type: str, *inputs: Mapping[str, Any], resources: Iterable[Resource] = ()
@@ -263,3 +288,15 @@ class FakeClient(ScriptedPeer):
             ConnectionLost: the connection has ended, and all that came before has been received.
         """
         return await self._receive(WorkerResponse)
+
+    async def receive_progress(self) -> ProgressReport:
+        """The next word about a job's progress. For a client that asked for ``progress``.
+
+        Raises:
+            ConnectionLost: the connection has ended, and all that came before has been received.
+        """
+        return await self._receive(ProgressReport)
+
+    def cancel(self, *client_job_ids: Any) -> None:
+        """Say that these jobs are no longer wanted. For a client that asked for ``cancel``."""
+        self.send(CancelRequest(list(client_job_ids)))

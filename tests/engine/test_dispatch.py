@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 class FakeRequester:
     def __init__(self) -> None:
         self.open_jobs: dict[Hashable, Job] = {}
+        self.extensions: frozenset[str] = frozenset()
 
     def deliver(self, job: Job, output: bytes) -> None: ...
+
+    def report(self, job: Job, entry: bytes) -> None: ...
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None: ...
 
@@ -122,12 +125,12 @@ class Bench:
         self.pool.balance()
 
     def abandon(self, job: Job) -> None:
-        self.table.abandon(job)
+        self.table.abandon(job, trio.current_time() + 300)
         job.owner.send_due()
         self.pool.balance()
 
     def expire(self) -> None:
-        _, owners = self.table.expire(trio.current_time())
+        _, owners = self.table.expire(trio.current_time(), trio.current_time() + 300)
         for owner in owners:
             owner.send_due()
         self.pool.balance()

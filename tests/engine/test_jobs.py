@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from orbtrio.engine.jobs import Batch, Job, JobState, JobTable
+from orbtrio.engine.watches import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -19,6 +21,10 @@ QUEUED, IN_FLIGHT, ABANDONED, SETTLED = JobState
 class FakeRequester:
     def __init__(self) -> None:
         self.open_jobs: dict[Hashable, Job] = {}
+        self.extensions: frozenset[str] = frozenset()
+
+    def report(self, job: Job, entry: bytes) -> None:
+        raise AssertionError("the table never reports")
 
     def deliver(self, job: Job, output: bytes) -> None:
         raise AssertionError("the table never delivers")
@@ -28,33 +34,50 @@ class FakeRequester:
 
 
 class FakeOwner:
-    def __init__(self) -> None:
+    def __init__(self, *, cancels: bool = False) -> None:
+        self.cancels = cancels
         self.let_go_of: list[tuple[Job, Batch | None, JobState]] = []
 
     def let_go(self, job: Job) -> None:
         self.let_go_of.append((job, job.batch, job.state))
 
+    def cancel(self, job_ids: list[str]) -> None:
+        raise AssertionError("the table never cancels")
+
     def send_due(self) -> None:
         raise AssertionError("the table never sends")
 
 
-def make_job(name: str, requester: FakeRequester, owner: FakeOwner, *, deadline: float = 300.0) -> Job:
-    return Job(0, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, (), owner)
+def make_job(
+    name: str,
+    requester: FakeRequester,
+    owner: FakeOwner,
+    *,
+    number: int = 0,
+    deadline: float = 300.0,
+    watch: Watch | None = None,
+) -> Job:
+    job = Job(
+        *(number, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, (), owner)
+    )
+    job.watch = watch
+    return job
 
 
 class Bench:
-    """One job in any state, with the owner that holds it."""
+    """One job in any state, with the owner that holds it; watched, its deadline is the same."""
 
-    def __init__(self, state: JobState) -> None:
+    def __init__(self, state: JobState, *, cancels: bool = False, heartbeat: float | None = None) -> None:
         self.table = JobTable()
         self.requester = FakeRequester()
-        self.owner = FakeOwner()
-        self.job = make_job("j", self.requester, self.owner)
+        self.owner = FakeOwner(cancels=cancels)
+        watch = None if heartbeat is None else Watch("j", 0, 300.0, heartbeat)
+        self.job = make_job("j", self.requester, self.owner, watch=watch)
         self.table.accept(self.job)
         if state is not QUEUED:
             self.job.claim(Batch(0.0))
         if state is ABANDONED:
-            assert self.table.abandon(self.job)
+            assert self.table.abandon(self.job, 300.0)
         if state is SETTLED:
             assert self.table.answer("j", self.owner) is self.job
         self.owner.let_go_of.clear()
@@ -65,7 +88,8 @@ class Bench:
         assert self.table.open_jobs == is_open
         assert (self.requester.open_jobs == {"j": self.job}) is is_open
         assert len(self.table) == (self.job.state is not SETTLED)
-        assert self.table.size_bytes == (self.job.state is not SETTLED) * len(b"wire")
+        assert self.table.size_bytes == is_open * len(b"wire")
+        assert len(self.table.watches) == (is_open and self.job.watch is not None)
 
 
 def answer(bench: Bench) -> bool:
@@ -77,13 +101,17 @@ def lose_worker(bench: Bench) -> bool:
 
 
 def pass_deadline(bench: Bench) -> bool:
-    expired, owners = bench.table.expire(300.0)
+    expired, owners = bench.table.expire(300.0, 600.0)
     assert set(owners) <= {bench.owner}
     return expired == [bench.job]
 
 
 def lose_client(bench: Bench) -> bool:
-    return bench.table.abandon(bench.job)
+    return bench.table.abandon(bench.job, 300.0)
+
+
+def report(bench: Bench) -> bool:
+    return bench.table.report("j", bench.owner, 5.0) is bench.job
 
 
 def end(bench: Bench) -> bool:
@@ -113,12 +141,17 @@ def end(bench: Bench) -> bool:
         (SETTLED, pass_deadline, SETTLED, False),
         (SETTLED, lose_client, SETTLED, False),
         (SETTLED, end, SETTLED, False),
+        (QUEUED, report, QUEUED, False),
+        (IN_FLIGHT, report, IN_FLIGHT, True),
+        (ABANDONED, report, ABANDONED, False),
+        (SETTLED, report, SETTLED, False),
     ],
 )
+@pytest.mark.parametrize("watched", [False, True])
 def test_every_cell_of_the_table(
-    before: JobState, event: Callable[[Bench], bool], after: JobState, won: bool
+    before: JobState, event: Callable[[Bench], bool], after: JobState, won: bool, watched: bool
 ) -> None:
-    bench = Bench(before)
+    bench = Bench(before, heartbeat=math.inf if watched else None)
     assert event(bench) is won
     assert bench.job.state is after
     bench.check_books()
@@ -172,10 +205,79 @@ def test_jobs_expire_oldest_first_and_only_when_due() -> None:
     for job in jobs:
         table.accept(job)
     assert table.next_deadline == 300.0
-    assert table.expire(299.9) == ([], [])
-    assert table.expire(302.0) == (jobs[:3], [owner])
+    assert table.expire(299.9, 600.0) == ([], [])
+    assert table.expire(302.0, 600.0) == (jobs[:3], [owner])
     assert table.next_deadline == 303.0
     assert list(table) == jobs[3:]
+
+
+def test_a_worker_that_can_be_told_owes_an_answer_beyond_the_deadline() -> None:
+    """It is told to stop, and keeps its credit spent until it says that it has, or is not believed to."""
+    bench = Bench(IN_FLIGHT, cancels=True)
+    assert bench.table.expire(300.0, 600.0) == ([bench.job], [bench.owner])
+    assert bench.job.state is ABANDONED
+    bench.check_books()
+    assert bench.owner.let_go_of == []
+    assert bench.table.next_deadline == 600.0
+    assert bench.table.expire(599.0, 900.0) == ([], [])
+    assert bench.table.expire(600.0, 900.0) == ([], [bench.owner])
+    assert bench.job.state is SETTLED
+    assert len(bench.owner.let_go_of) == 1
+    waiting = Bench(QUEUED, cancels=True)
+    assert pass_deadline(waiting)
+    assert waiting.job.state is SETTLED, "nobody has it"
+
+
+def test_the_abandoned_have_their_own_order() -> None:
+    table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
+    jobs = [make_job(str(n), requester, owner, number=n, deadline=300.0 + n) for n in range(3)]
+    for job in jobs:
+        table.accept(job)
+        job.claim(Batch(0.0))
+    for job, until in zip(reversed(jobs), (310.0, 320.0, 330.0), strict=True):
+        table.abandon(job, until)
+    assert list(table) == jobs, "of acceptance, to whoever asks"
+    assert table.next_deadline == 310.0
+    table.expire(315.0, 0.0)
+    assert list(table) == jobs[:2]
+
+
+def test_jobs_with_deadlines_of_their_own_disturb_nobody() -> None:
+    table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
+    jobs = [
+        make_job("long", requester, owner, number=1, deadline=900.0, watch=Watch("long", 1, 900.0)),
+        make_job("usual", requester, owner, number=2),
+        make_job("short", requester, owner, number=3, deadline=5.0, watch=Watch("short", 3, 5.0)),
+    ]
+    for job in jobs:
+        table.accept(job)
+    assert list(table) == jobs
+    assert table.next_deadline == 5.0
+    assert table.expire(5.0, 0.0) == ([jobs[2]], [owner])
+    assert table.expire(300.0, 0.0) == ([jobs[1]], [owner])
+    assert table.next_deadline == 900.0
+    assert table.expire(900.0, 0.0) == ([jobs[0]], [owner])
+    assert table.next_deadline == float("inf")
+
+
+def test_silence_is_measured_while_a_worker_has_the_job() -> None:
+    bench = Bench(QUEUED, heartbeat=10.0)
+    assert bench.table.expire(200.0, 0.0) == ([], []), "it waits, and nobody could speak of it"
+    bench.job.claim(Batch(200.0))
+    assert bench.table.next_deadline == 210.0
+    assert bench.table.report("j", bench.owner, 205.0) is bench.job
+    assert bench.table.expire(210.0, 0.0) == ([], [])
+    assert bench.table.next_deadline == 215.0
+    assert bench.table.requeue(bench.job, FakeOwner())
+    assert bench.table.expire(299.0, 0.0) == ([], [])
+    assert bench.table.expire(300.0, 0.0)[0] == [bench.job]
+
+
+def test_only_the_current_owner_may_report() -> None:
+    bench = Bench(IN_FLIGHT, heartbeat=10.0)
+    assert bench.table.report("j", FakeOwner(), 5.0) is None
+    assert bench.table.report("other", bench.owner, 5.0) is None
+    assert bench.table.expire(10.0, 0.0)[0] == [bench.job]
 
 
 class JobTableMachine(RuleBasedStateMachine):
@@ -185,21 +287,31 @@ class JobTableMachine(RuleBasedStateMachine):
         super().__init__()
         self.table = JobTable()
         self.requesters = [FakeRequester(), FakeRequester()]
-        self.owners = [FakeOwner(), FakeOwner()]
+        self.owners = [FakeOwner(), FakeOwner(cancels=True)]
         self.now = 0.0
         self.jobs: list[Job] = []
         self.ends: dict[str, int] = {}
 
     jobs_bundle = Bundle("jobs_bundle")
 
-    @rule(target=jobs_bundle, count=st.integers(1, 3), requester=st.integers(0, 1), owner=st.integers(0, 1))
-    def accept(self, count: int, requester: int, owner: int) -> Any:
+    @rule(
+        target=jobs_bundle,
+        count=st.integers(1, 3),
+        requester=st.integers(0, 1),
+        owner=st.integers(0, 1),
+        timeout=st.just(300.0) | st.floats(0.001, 1000),
+        heartbeat=st.just(math.inf) | st.floats(0.001, 300),
+    )
+    def accept(self, count: int, requester: int, owner: int, timeout: float, heartbeat: float) -> Any:
         new = []
         for _ in range(count):
-            name = f"job-{len(self.jobs)}"
-            new.append(
-                make_job(name, self.requesters[requester], self.owners[owner], deadline=self.now + 300.0)
-            )
+            number = len(self.jobs)
+            name, deadline = f"job-{number}", self.now + timeout
+            watch = None
+            if timeout != 300.0 or heartbeat < math.inf:
+                watch = Watch(name, number, deadline, heartbeat)
+            whose, where = self.requesters[requester], self.owners[owner]
+            new.append(make_job(name, whose, where, number=number, deadline=deadline, watch=watch))
             self.jobs.append(new[-1])
             self.table.accept(new[-1])
         return multiple(*new)
@@ -214,6 +326,11 @@ class JobTableMachine(RuleBasedStateMachine):
         if self.table.answer(job.job_id, self.owners[owner]) is not None:
             self.count_end(job)
 
+    @rule(job=jobs_bundle, owner=st.integers(0, 1))
+    def report(self, job: Job, owner: int) -> None:
+        reported = self.table.report(job.job_id, self.owners[owner], self.now)
+        assert (reported is job) is (job.state is IN_FLIGHT and job.owner is self.owners[owner])
+
     @rule(owner=st.integers(0, 1))
     def lose_worker(self, owner: int) -> None:
         lost = self.owners[owner]
@@ -224,9 +341,12 @@ class JobTableMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 400))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        for job in self.table.expire(self.now)[0]:
+        for job in self.table.expire(self.now, self.now + 300.0)[0]:
             self.count_end(job)
         assert all(job.deadline > self.now for job in self.table)
+        watches = [job.watch for job in self.table if job.watch is not None and job.state is not ABANDONED]
+        assert all(watch.due > self.now for watch in watches)
+        assert self.table.watches.next_look <= min((watch.due for watch in watches), default=math.inf)
 
     @rule(job=consumes(jobs_bundle))
     def end(self, job: Job) -> None:
@@ -236,7 +356,7 @@ class JobTableMachine(RuleBasedStateMachine):
     @rule(requester=st.integers(0, 1))
     def lose_client(self, requester: int) -> None:
         for job in list(self.requesters[requester].open_jobs.values()):
-            assert self.table.abandon(job)
+            assert self.table.abandon(job, self.now + 300.0)
             self.count_end(job)
         assert not self.requesters[requester].open_jobs
 

@@ -1,0 +1,84 @@
+"""Jobs submitted in process, without a socket: the other kind of requester. See `jobs.Requester`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from orbtrio import inputs
+from orbtrio.errors import JobError, JobTimedOut
+from orbtrio.protocol import codec
+from orbtrio.protocol.messages import JobRequest, WorkerRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from orbtrio.engine.exchange import Exchange
+    from orbtrio.engine.jobs import Job
+
+__all__ = ["submit"]
+
+_TENANT: Final = "local"
+
+
+class _Caller:
+    # One awaiting `submit`.
+    def __init__(self) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+        self.extensions: frozenset[str] = frozenset()
+        self.output: dict[str, Any] = {}
+        self.done = trio.Event()
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        self.output = codec.decode_item(output)
+        self.done.set()
+
+    def report(self, job: Job, entry: bytes) -> None: ...
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
+        self.output = {"error": text, "error_kind": kind}
+        self.done.set()
+
+
+async def submit(
+    exchange: Exchange,
+    worker_type: str,
+    input: Mapping[str, Any],
+    *,
+    timeout: float | None,  # noqa: ASYNC109  not the caller's patience but the job's deadline
+    extra: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Run one job; see `Engine.submit`."""
+    request = await _request(worker_type, input, extra)
+    caller = _Caller()
+    try:
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            await exchange.accept(caller, _TENANT, request)
+            await caller.done.wait()
+    finally:
+        exchange.abandon_all(caller)
+        exchange.flush()
+    if not caller.done.is_set():
+        raise JobTimedOut(f"no answer within {timeout:g} s")
+    return _result(caller.output)
+
+
+async def _request(
+    worker_type: str, input: Mapping[str, Any], extra: Mapping[str, Any] | None
+) -> WorkerRequest:
+    wire_input, resources = await inputs.attach(input)
+    # What comes from the network was proved by its decoder.
+    codec.encode_value([wire_input, extra or {}])
+    used = tuple(resource.resource_id for resource in resources)
+    job = JobRequest("", worker_type, wire_input, dict(extra) if extra else None, used)
+    return WorkerRequest([job], [], resources)
+
+
+def _result(output: dict[str, Any]) -> dict[str, Any]:
+    output.pop("id", None)
+    error = JobError.of(output)
+    if error is not None:
+        raise error
+    return output

@@ -1,0 +1,365 @@
+"""Extensions from wire to wire, in virtual time: section 8 of the protocol's rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from orbtrio.protocol import codec
+from orbtrio.protocol.messages import (
+    CancelRequest,
+    JobRequest,
+    Resource,
+    WorkerOutput,
+    WorkerProgress,
+    WorkerRequest,
+)
+from orbtrio.testing import open_fabric, wait_until_idle
+from tests.engine.extended import extended_client, extended_worker
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from orbtrio.testing import Fabric, FakeClient
+
+
+def kinds(client: FakeClient) -> list[tuple[Any, str]]:
+    """The jobs that the engine has ended itself, and why."""
+    return [(job_id, output["error_kind"]) for job_id, output in client.outputs if "error_kind" in output]
+
+
+def credit(fabric: Fabric) -> list[tuple[int, int]]:
+    """Jobs waiting and unanswered, by worker."""
+    return [(worker.queued, worker.unanswered) for worker in fabric.engine.statistics().workers]
+
+
+# --- cancel -------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_job_ends_at_once_wherever_it_is(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel", max_batch_size=2, max_unanswered_batches=1)
+        client = await extended_client(fabric, "cancel")
+        ids = client.submit("t", *({"n": n} for n in range(5)))
+        first = await worker.receive_batch()
+        assert credit(fabric) == [(3, 2)]
+        client.cancel(ids[1], ids[2], "unknown", 5, None, [1], ids[2])
+        assert await worker.receive_cancels() == [first[1].job_id]
+        await wait_until_idle()
+        assert kinds(client) == [(ids[1], "cancelled"), (ids[2], "cancelled")]
+        assert client.outputs[0][1]["error"] == "the client cancelled the job"
+        assert credit(fabric) == [(2, 2)], "the worker still owes an answer"
+        worker.answer(first[0])
+        await wait_until_idle()
+        assert credit(fabric) == [(2, 1)]
+        worker.fail(first[1], "cancelled")
+        assert [job.input["n"] for job in await worker.receive_batch()] == [3, 4]
+        assert [job_id for job_id, _ in client.outputs] == [ids[1], ids[2], ids[0]]
+        assert fabric.engine.statistics().ended == {"cancelled": 2}
+        assert fabric.engine.statistics().cancels_sent == 1
+
+
+async def test_an_id_is_free_again_once_its_job_is_cancelled(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel", max_batch_size=1)
+        client = await extended_client(fabric, "cancel")
+        for n in range(3):
+            client.send(WorkerRequest([JobRequest({"odd": 1}, "t", {"n": n})]))
+            if n < 2:
+                client.send(CancelRequest([{"odd": 1}]))
+        batches = [await worker.receive_batch()]
+        await wait_until_idle()
+        while worker.has_message:
+            message: Any = worker.receive_nowait()
+            if hasattr(message, "jobs"):
+                batches.append(message.jobs)
+        assert batches[-1][0].input == {"n": 2}
+        worker.answer([job for jobs in batches for job in jobs])
+        await wait_until_idle()
+        assert [output.get("echo") for _, output in client.outputs] == [None, None, {"n": 2}]
+
+
+async def test_nobody_cancels_the_jobs_of_others(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel")
+        client, other = await extended_client(fabric, "cancel"), await extended_client(fabric, "cancel")
+        (job_id,) = client.submit("t", {})
+        other.cancel(job_id)
+        worker.answer(await worker.receive_batch())
+        response = await client.receive_response()
+        assert "echo" in response.output
+        assert other.outputs == []
+
+
+async def test_a_stock_worker_hears_of_no_cancelling(autojump_clock: MockClock) -> None:
+    """It goes on computing, and its answer is dropped."""
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric), await extended_client(fabric, "cancel")
+        (job_id,) = client.submit("t", {})
+        jobs = await worker.receive_batch()
+        client.cancel(job_id)
+        await wait_until_idle()
+        assert kinds(client) == [(job_id, "cancelled")]
+        assert len(worker.raw) == 1
+        assert credit(fabric) == [(0, 1)]
+        worker.answer(jobs)
+        await wait_until_idle()
+        assert credit(fabric) == [(0, 0)]
+        assert len(client.outputs) == 1
+
+
+async def test_a_client_that_did_not_ask_cannot_cancel(autojump_clock: MockClock) -> None:
+    """P-53: it has sent a message of unknown type."""
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "cancel"), await extended_client(fabric)
+        (job_id,) = client.submit("t", {})
+        client.cancel(job_id)
+        worker.answer(await worker.receive_batch())
+        assert "echo" in (await client.receive_response()).output
+        assert len(worker.raw) == 1
+
+
+async def test_who_hears_no_engine_errors_may_cancel_all_the_same(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel")
+        client = await extended_client(fabric, "cancel", engine_errors=False)
+        (job_id,) = client.submit("t", {})
+        await worker.receive_batch()
+        client.cancel(job_id)
+        await worker.receive_cancels()
+        assert client.raw == []
+        assert fabric.engine.statistics().open_jobs == 0
+
+
+async def test_a_client_that_goes_stops_its_jobs(autojump_clock: MockClock) -> None:
+    """P-25: one message for all of a worker's."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel")
+        leaving, staying = await fabric.fake_client(), await fabric.fake_client()
+        leaving.submit("t", *({} for _ in range(3)))
+        jobs = await worker.receive_batch()
+        staying.submit("t", {})
+        await worker.receive_batch()
+        leaving.link.cut()
+        assert await worker.receive_cancels() == [job.job_id for job in jobs]
+        await wait_until_idle()
+        assert not worker.has_message
+
+
+async def test_a_deadline_stops_the_job(autojump_clock: MockClock) -> None:
+    async with open_fabric(job_timeout=10) as fabric:
+        worker = await extended_worker(fabric, "cancel", max_batch_size=1, max_unanswered_batches=1)
+        client = await extended_client(fabric)
+        ids = client.submit("t", {"n": 0}, {"n": 1})
+        (job,) = await worker.receive_batch()
+        assert await worker.receive_cancels() == [job.job_id]
+        await wait_until_idle()
+        assert kinds(client) == [(ids[0], "timeout"), (ids[1], "timeout")]
+        assert credit(fabric) == [(0, 1)]
+
+
+async def test_a_worker_that_never_answers_is_believed_for_one_more_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fabric(job_timeout=10) as fabric:
+        worker = await extended_worker(fabric, "cancel", max_batch_size=1, max_unanswered_batches=1)
+        client = await extended_client(fabric, "cancel")
+        ids = client.submit("t", {"n": 0})
+        jobs = await worker.receive_batch()
+        client.cancel(*ids)
+        await worker.receive_cancels()
+        await trio.sleep(5)
+        client.submit("t", {"n": 1})
+        start = trio.current_time()
+        assert (await worker.receive_batch())[0].input == {"n": 1}
+        assert trio.current_time() - start == pytest.approx(5)
+        worker.answer(jobs)
+        await wait_until_idle()
+        assert credit(fabric) == [(0, 1)], "too late: nobody counts it any more"
+
+
+async def test_cancelling_frees_files_at_once(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "cancel"), await extended_client(fabric, "cancel")
+        reference = {"__type": "resource-ref", "id": "r"}
+        ids = client.submit("t", {"filepath": reference}, resources=[Resource("r", "image", b"x")])
+        await worker.receive_batch()
+        assert fabric.engine.statistics().files == 1
+        client.cancel(*ids)
+        await trio.sleep(1)
+        assert fabric.engine.statistics().files == 0
+
+
+async def test_a_worker_lost_after_a_cancel_is_missed_by_nobody(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "cancel"), await extended_client(fabric, "cancel")
+        ids = client.submit("t", {"n": 0}, {"n": 1})
+        await worker.receive_batch()
+        client.cancel(ids[0])
+        await worker.receive_cancels()
+        worker.link.cut()
+        other = await extended_worker(fabric, "cancel")
+        assert [job.input["n"] for job in await other.receive_batch()] == [1]
+
+
+async def test_a_thousand_streaming_jobs_free_their_workers_at_once(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        workers = [await extended_worker(fabric, "cancel", "progress", max_batch_size=1) for _ in range(4)]
+        client = await extended_client(fabric, "cancel", "progress")
+        ids = client.submit("t", *({"n": n} for n in range(1000)))
+        await wait_until_idle()
+        assert sum(unanswered for _, unanswered in credit(fabric)) == 1000
+        start = trio.current_time()
+        client.cancel(*ids)
+        for worker in workers:
+            while True:
+                message: Any = await worker.receive()
+                if hasattr(message, "job_ids"):
+                    break
+            worker.send(_answers(message.job_ids))
+        await wait_until_idle()
+        assert credit(fabric) == [(0, 0)] * 4
+        assert trio.current_time() - start < 1
+        assert len(kinds(client)) == 1000
+
+
+def _answers(job_ids: list[str]) -> Any:
+    return WorkerOutput([(name, codec.output_entry(name, {"error": "cancelled"})) for name in job_ids])
+
+
+# --- progress -----------------------------------------------------------------------------------------------
+
+
+async def test_progress_reaches_who_asked_in_order_and_before_the_answer(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", max_batch_size=1)
+        client, deaf = await extended_client(fabric, "progress"), await extended_client(fabric)
+        (job_id,) = client.submit("t", {})
+        await wait_until_idle()
+        deaf.submit("t", {})
+        mine, other = await worker.receive_batch(), await worker.receive_batch()
+        for percent in (10, 20):
+            worker.report([*mine, *other], percent=percent)
+        worker.answer([*mine, *other])
+        worker.report(mine, percent=30)
+        for percent in (10, 20):
+            report = await client.receive_progress()
+            assert (report.client_job_id, report.progress, report.attempt) == (
+                job_id,
+                {"percent": percent},
+                1,
+            )
+        assert "echo" in (await client.receive_response()).output
+        await wait_until_idle()
+        assert not client.has_message, "nothing after the answer"
+        assert len(deaf.raw) == 1
+        assert fabric.engine.statistics().progress == 4
+
+
+async def test_only_the_jobs_owner_reports(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "cancel")
+        client = await extended_client(fabric, "progress", "cancel")
+        (job_id,) = client.submit("t", {})
+        jobs = await worker.receive_batch()
+        other = await extended_worker(fabric, "progress")
+        other.report(jobs, percent=1)
+        other.send(WorkerProgress([("unknown", b"\xa1\x62id\x67unknown")]))
+        await wait_until_idle()
+        assert client.raw == []
+        client.cancel(job_id)
+        await worker.receive_cancels()
+        worker.report(jobs, percent=2)
+        await wait_until_idle()
+        assert len(client.raw) == 1, "the end of the job, and nothing after it"
+
+
+async def test_progress_starts_again_with_another_worker(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        client = await extended_client(fabric, "progress")
+        client.submit("t", {})
+        for attempt in (1, 2):
+            worker = await extended_worker(fabric, "progress")
+            worker.report(await worker.receive_batch(), text="x")
+            assert (await client.receive_progress()).attempt == attempt
+            worker.link.cut()
+            await wait_until_idle()
+
+
+async def test_progress_of_a_worker_that_did_not_ask_is_nothing(autojump_clock: MockClock) -> None:
+    """P-53: a stock worker may call its own messages as it likes, now and then."""
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric), await extended_client(fabric, "progress")
+        client.submit("t", {})
+        jobs = await worker.receive_batch()
+        worker.report(jobs, percent=1)
+        worker.send(b"\xa1\x64type\x6fworker_progress")
+        worker.send(b"\xa1\x64type\x6cworker_drain")
+        worker.answer(jobs)
+        assert "echo" in (await client.receive_response()).output
+        for _ in range(100):
+            worker.report(jobs, percent=1)
+        assert (await worker.wait_lost()).code == 1008
+
+
+async def test_progress_larger_than_any_result_goes_nowhere(autojump_clock: MockClock) -> None:
+    async with open_fabric(max_worker_message_bytes=128 * 1024) as fabric:
+        worker, client = await extended_worker(fabric, "progress"), await extended_client(fabric, "progress")
+        client.submit("t", {})
+        jobs = await worker.receive_batch()
+        worker.report(jobs, text="x" * 70_000)
+        worker.report(jobs, text="x")
+        assert (await client.receive_progress()).progress == {"text": "x"}
+
+
+# --- heartbeat_ms -------------------------------------------------------------------------------------------
+
+
+async def test_silence_ends_a_job_and_stops_its_worker(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "cancel")
+        client = await extended_client(fabric, "progress")
+        client.send(WorkerRequest([JobRequest("j", "t", {}, {"heartbeat_ms": 2000})]))
+        (job,) = await worker.receive_batch()
+        start = trio.current_time()
+        for _ in range(5):
+            await trio.sleep(1.5)
+            worker.report(job, percent=1)
+        assert await worker.receive_cancels() == [job.job_id]
+        assert trio.current_time() - start == pytest.approx(9.5)
+        await wait_until_idle()
+        assert kinds(client) == [("j", "heartbeat_timeout")]
+        assert client.outputs[0][1]["error"] == "no progress within 2 s"
+
+
+async def test_a_job_that_waits_is_not_silent(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        client = await extended_client(fabric, "progress")
+        client.send(WorkerRequest([JobRequest("j", "t", {}, {"heartbeat_ms": 2000})]))
+        await trio.sleep(100)
+        for _ in range(2):
+            worker = await extended_worker(fabric, "progress")
+            await worker.receive_batch()
+            await trio.sleep(1.5)
+            worker.link.cut()
+            await trio.sleep(50)
+        assert client.outputs == []
+        worker = await extended_worker(fabric, "progress")
+        start = trio.current_time()
+        await client.receive_response()
+        assert trio.current_time() - start == pytest.approx(2)
+
+
+async def test_the_deadline_holds_however_lively_a_job_is(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "progress"), await extended_client(fabric, "progress")
+        extra = {"heartbeat_ms": 2000, "timeout_ms": 5000}
+        client.send(WorkerRequest([JobRequest("j", "t", {}, extra)]))
+        jobs = await worker.receive_batch()
+        for _ in range(6):
+            worker.report(jobs, percent=1)
+            await trio.sleep(1)
+        assert kinds(client) == [("j", "timeout")]
+        assert client.outputs[0][1]["error"] == "no answer within 5 s"
