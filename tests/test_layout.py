@@ -25,9 +25,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 # Whoever else needs one of these libraries asks a module that knows it. Trio and attrs are everybody's.
 KNOWN_BY: Final = {
-    "PIL": {"orbtrio.drawing"},
+    "PIL": {"orbtrio.client._program_pictures", "orbtrio.drawing"},
     "cbor2": {"orbtrio.protocol.codec"},
     "click": {
+        "orbtrio.client.__main__",
         "orbtrio.conformance.__main__",
         "orbtrio.conformance.options",
         "orbtrio.demo.__main__",
@@ -44,7 +45,12 @@ KNOWN_BY: Final = {
     "outcome": {"orbtrio.testing.driver"},
     "prometheus_client": {"orbtrio.demo.system", "orbtrio.engine.statistics", "orbtrio.top.figures"},
     "pytest": {"orbtrio.conformance.plugin"},
-    "rich": {"orbtrio.demo.__main__", "orbtrio.top.__main__", "orbtrio.top.tables"},
+    "rich": {
+        "orbtrio.client._program_output",
+        "orbtrio.demo.__main__",
+        "orbtrio.top.__main__",
+        "orbtrio.top.tables",
+    },
     "skimage": {"orbtrio.demo.clip"},
     "trio_websocket": {"orbtrio.transport.websocket"},
     "websockets": {"orbtrio.transport.frames"},
