@@ -66,9 +66,17 @@ class _Video:
 
 @attrs.frozen
 class Frame:
-    """What a job asks for; the problem in place of what cannot be read."""
+    """What a job asks for; the problem in place of what cannot be read.
 
-    cross_job_id: str
+    Attributes:
+        cross_job_id: Its video; None if it names none.
+        reset: The video begins anew.
+        prompts: What to follow; None if the job does not say.
+        picture: The frame; None if there is a problem.
+        problem: What is wrong.
+    """
+
+    cross_job_id: str | None
     reset: bool = False
     prompts: list[str] | None = None
     picture: Scaled | None = None
@@ -83,14 +91,10 @@ class VideoSegmentation:
         self._videos = Sessions(_Video)
 
     def prepare(self, job_input: dict[str, Any]) -> Frame:
-        """Read a job's frame. What is wrong with it is kept for the result, since an error names its video.
-
-        Raises:
-            ValueError: there is no ``cross_job_id`` to name.
-        """
+        """Read a job's frame. What is wrong with it is kept for the result, since an error names its video."""
         cross_job_id = job_input.get("cross_job_id")
         if not isinstance(cross_job_id, str):
-            raise ValueError("cross_job_id: expected text")
+            return Frame(None, problem="cross_job_id: expected text")
         reset = job_input.get("reset_session")
         try:
             if not isinstance(reset, bool | None):
@@ -106,6 +110,9 @@ class VideoSegmentation:
 
     def __call__(self, frame: Frame) -> dict[str, Any]:
         """The things in a frame, or ``cross_job_id`` and ``error``."""
+        if frame.cross_job_id is None:
+            # The shape of an error has a text there.
+            return {"cross_job_id": "", "error": frame.problem}
         if frame.reset:
             self._videos.forget(frame.cross_job_id)
         video = self._videos.get(frame.cross_job_id)

@@ -111,7 +111,7 @@ async def test_videos_through_an_engine_are_apart_and_in_order(served: Served, t
     assert bad.keys() == missing.keys() == {"cross_job_id", "error"}
     assert bad["error"].startswith("current_frame: not a picture that can be read")
     assert missing["error"] == "current_frame: there is no such file"
-    assert nameless == {"error": "cross_job_id: expected text"}
+    assert nameless == {"cross_job_id": "", "error": "cross_job_id: expected text"}
 
 
 async def test_memory_is_bounded(served: Served) -> None:

@@ -150,9 +150,10 @@ def test_error_names_its_video_and_its_field(fields: dict[str, Any], problem: st
 
 
 @pytest.mark.parametrize("cross_job_id", [None, 7, ["cam-1"]])
-def test_job_of_no_video_is_refused(cross_job_id: object) -> None:
-    with pytest.raises(ValueError, match=r"^cross_job_id: expected text$"):
-        sent(VideoSegmentation(CountingModel()), cross_job_id)
+def test_job_of_no_video_is_an_error_of_the_same_shape(cross_job_id: object) -> None:
+    worker = VideoSegmentation(CountingModel())
+    assert sent(worker, cross_job_id) == {"cross_job_id": "", "error": "cross_job_id: expected text"}
+    assert len(worker._videos) == 0
 
 
 def test_bad_frame_counts_and_costs_the_video_nothing_else() -> None:
