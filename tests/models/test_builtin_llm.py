@@ -79,19 +79,22 @@ async def test_pieces_arrive_before_the_answer_and_make_it(served: Served) -> No
 
 
 async def test_short_answer_does_not_wait_for_a_long_one_of_its_batch(served: Served) -> None:
-    done: list[str] = []
+    long, short = chat(STORY, max_tokens=100), chat(FRANCE, max_tokens=10)
+    async with served.connect() as client:
+        jobs = [orbtrio.Job("llm", long), orbtrio.Job("llm", short)]
+        first, last = [result.job.input async for result in client.submit_many(jobs)]
+    assert (first, last) == (short, long)
 
-    async def ask(name: str, job_input: dict[str, Any]) -> None:
-        await client.submit("llm", job_input)
-        done.append(name)
 
-    # While this one is computed the others gather, and travel as one batch.
-    async with served.connect() as client, trio.open_nursery() as nursery:
-        nursery.start_soon(ask, "first", chat(STORY, max_tokens=8))
-        await trio.sleep(0.1)
-        nursery.start_soon(ask, "long", chat(STORY, max_tokens=150))
-        nursery.start_soon(ask, "short", chat(FRANCE, max_tokens=10))
-    assert done == ["first", "short", "long"]
+async def cpu_seconds_until_idle(served: Served) -> float:
+    """Processor time that the worker still takes; machines are busy, so seconds on the wall say nothing."""
+    first = last = served.cpu_seconds()
+    while True:
+        await trio.sleep(1)
+        now = served.cpu_seconds()
+        if now - last < 0.1:
+            return now - first
+        last = now
 
 
 async def test_nobody_writes_for_somebody_who_has_left(served: Served) -> None:
@@ -99,11 +102,8 @@ async def test_nobody_writes_for_somebody_who_has_left(served: Served) -> None:
         async with client.stream("llm", chat(STORY, max_tokens=1000)) as stream:
             async for _ in stream:
                 break
-        await trio.sleep(0.5)
-        before = served.cpu_seconds()
-        await trio.sleep(1)
-        # A thousand tokens are fifteen seconds of work.
-        assert served.cpu_seconds() - before < 0.3
+        # A thousand tokens are twelve seconds of work.
+        assert await cpu_seconds_until_idle(served) < 1
         assert "Paris" in (await client.submit("llm", chat(FRANCE)))["response"]
 
 
@@ -111,11 +111,8 @@ async def test_reading_a_long_chat_can_be_cancelled_too(served: Served) -> None:
     async with served.connect() as client:
         with trio.move_on_after(0.5):
             await client.submit("llm", chat("word " * 1800))
-        # What is being read is read to the end of a hundred and twenty-eight tokens.
-        await trio.sleep(2)
-        before = served.cpu_seconds()
-        await trio.sleep(1)
-        assert served.cpu_seconds() - before < 0.3
+        # All of it is fourteen seconds of work, a pass one second; two of them may have been begun.
+        assert await cpu_seconds_until_idle(served) < 4
 
 
 async def test_chat_that_is_too_long_is_that_jobs_error(served: Served) -> None:
