@@ -91,7 +91,7 @@ class VideoSegmentation:
         self._videos = Sessions(_Video)
 
     def prepare(self, job_input: dict[str, Any]) -> Frame:
-        """Read a job's frame. What is wrong with it is kept for the result, since an error names its video."""
+        """Read a job's frame. What is wrong with it is kept for the result: an error names its video."""
         cross_job_id = job_input.get("cross_job_id")
         if not isinstance(cross_job_id, str):
             return Frame(None, problem="cross_job_id: expected text")
