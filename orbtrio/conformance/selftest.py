@@ -55,6 +55,10 @@ _EXPENSIVE: Final = frozenset({"ORB-BAT-10", "ORB-BAT-11", "ORB-SEC-03"})
 # names it; and of them nobody demands that they are the only one.
 _NETS: Final = frozenset({"ORB-CNV-01", "ORB-CNV-02", "ORB-CNV-03", "ORB-CNV-04", "ORB-SEC-03", "ORB-WRK-25"})
 
+# Who is wrong about what every peer meets has to be found by a peer that asks for nothing: most engines
+# announce no extensions. So faults about extensions, and all others, are judged by cases of their own.
+_EXTENSIONS: Final = "ORB-EXT-"
+
 # Cases that weigh MUST and kill nothing alone, with the reason.
 SHARED: Final[dict[str, str]] = {
     "ORB-REG-01": "whoever cannot register, or is sent what is no batch, spoils every case with a worker",
@@ -203,7 +207,11 @@ def _run(target: Environment, profile: str, examples: int, cases: Iterable[Case]
 # where they could be the second to find it.
 def _judge_mutant(name: str) -> Kills:
     mutant = mutants()[name]
-    cases = _cases_for(mutant.role)
+    cases = [
+        case
+        for case in _cases_for(mutant.role)
+        if _is_extension(case.case_id) == _is_extension(*mutant.kills)
+    ]
     cheap = [case for case in cases if case.case_id not in _EXPENSIVE or case.case_id in mutant.kills]
     with tempfile.TemporaryDirectory(prefix="orb-zoo-") as folder:
         target = _ZOO[mutant.role]((name,), Path(folder))
@@ -216,6 +224,10 @@ def _judge_mutant(name: str) -> Kills:
         by=tuple(result.case.case_id for result in results if _is_kill(result)),
         doubtful=tuple(result.case.case_id for result in results if result.verdict is Verdict.INCONCLUSIVE),
     )
+
+
+def _is_extension(*case_ids: str) -> bool:
+    return any(case_id.startswith(_EXTENSIONS) for case_id in case_ids)
 
 
 def _is_kill(result: CaseResult) -> bool:

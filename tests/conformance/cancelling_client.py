@@ -1,4 +1,4 @@
-"""A client under test with little patience: it gives up each job that takes longer than a fraction of a second.
+"""A client under test with little patience: it gives up each job that takes more than half a second or so.
 
     SERVER_URL=ws://127.0.0.1:5000/ws python -m tests.conformance.cancelling_client
 

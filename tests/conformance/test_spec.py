@@ -130,6 +130,19 @@ def test_identifiers_are_unique_and_count_up_within_their_chapter() -> None:
     assert list(counts) == list(range(13))
 
 
+def test_sentences_about_extensions_cannot_be_taken_for_the_specs() -> None:
+    counts: dict[int, int] = {}
+    for sentence in spec.extensions():
+        match = re.fullmatch(r"X(\d+)\.(\d+)", sentence.id)
+        assert match, sentence.id
+        counts[int(match[1])] = counts.get(int(match[1]), 0) + 1
+        assert int(match[2]) == counts[int(match[1])], sentence.id
+        assert sentence.section.startswith("orbtrio extensions: ")
+        assert spec.cite(sentence.id).startswith('"orbtrio extensions: ')
+    assert list(counts) == list(range(7))
+    assert not {sentence.section for sentence in spec.sentences()} & {s.section for s in spec.extensions()}
+
+
 def test_ruling_identifiers_are_unique_and_come_from_a_design_page() -> None:
     identifiers = [ruling.id for ruling in spec.rulings()]
     assert len(set(identifiers)) == len(identifiers)
@@ -137,7 +150,7 @@ def test_ruling_identifiers_are_unique_and_come_from_a_design_page() -> None:
 
 
 def test_no_entry_is_empty_or_runs_over_lines() -> None:
-    entries: list[spec.Sentence | spec.Ruling] = [*spec.sentences(), *spec.rulings()]
+    entries: list[spec.Sentence | spec.Ruling] = [*spec.sentences(), *spec.extensions(), *spec.rulings()]
     assert [entry.id for entry in entries if not entry.text or "\n" in entry.text or not entry.section] == []
     assert [sentence.id for sentence in spec.sentences() if not sentence.binds] == []
 
@@ -170,14 +183,15 @@ def test_coverage_names_the_cases_of_each_sentence() -> None:
         "ORB-A-01": a_case("ORB-A-01", first.id),
     }
     covered = spec.coverage(cases)
-    assert [sentence for sentence, _ in covered] == list(spec.sentences())
+    assert [sentence for sentence, _ in covered] == [*spec.sentences(), *spec.extensions()]
     assert dict(covered)[first] == ("ORB-A-02", "ORB-A-01")
     assert dict(covered)[second] == ()
     assert dict(covered)[third] == ("ORB-A-02",)
 
 
 def test_what_no_case_pins_is_uncovered() -> None:
-    everything = a_case("ORB-A-01", *(sentence.id for sentence in spec.sentences()[1:]))
+    known = [*spec.sentences(), *spec.extensions()]
+    everything = a_case("ORB-A-01", *(sentence.id for sentence in known[1:]))
     assert spec.uncovered({"ORB-A-01": everything}) == spec.sentences()[:1]
 
 

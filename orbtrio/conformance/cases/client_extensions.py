@@ -162,7 +162,7 @@ _PROGRESS: Final = ("open", "unknown", "answered", "attempt", "empty")
     plans=st.fixed_dictionaries(
         {"kinds": st.lists(st.sampled_from(_PROGRESS), min_size=1, max_size=6), "jobs": st.integers(1, 4)}
     ),
-    examples=[{"kinds": list(_PROGRESS), "jobs": 2}],
+    examples=[{"kinds": list(_PROGRESS), "jobs": 2}, {"kinds": ["open"] * 4, "jobs": 4}],
 )
 def progress_is_survived(stage: ClientStage, plan: Plan) -> None:
     """The client is told of the progress of jobs that it waits for, that it never submitted, that have been

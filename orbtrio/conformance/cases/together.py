@@ -108,9 +108,10 @@ def stock_clients_get_singles(stage: EngineStage, plan: Plan) -> None:
     asking.request(jobs[:size])
     plain.request(jobs[size:])
     worker.answer(*all_delivered(stage, jobs))
-    expect_done(stage, jobs, "in one output with another client's")
+    stage.wait(lambda: len(plain.responses) >= size or bool(plain.stray))
     stage.never(
         lambda: bool(plain.stray) or len(plain.responses) > size,
         f"{plain.name}, which did not ask for batched_responses, gets {size} times a worker_response",
         lambda: diagnostic([message.value for message in plain.stray] or len(plain.responses)),
     )
+    expect_done(stage, jobs, "in one output with another client's")
