@@ -137,7 +137,8 @@ async def run_worker(
         concurrency: Calls of the handler that may run at once, in as many threads or tasks. Above 1 the order
             of jobs is lost.
         prepare: Takes the ``input`` of one job and returns what the handler gets. Called in up to
-            `concurrency` threads at once, two at least, and for no more than two batches ahead.
+            `concurrency` threads at once, two at least, and for no more than two batches ahead; what it
+            returned for those lies in memory.
         with_jobs: The handler takes jobs in place of inputs.
         stop: Set it to end well. An engine that knows of draining sends no more, gives what we have not begun
             to others, and closes when it has all answers. With any other, the batch in hand is finished and
