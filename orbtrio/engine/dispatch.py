@@ -54,7 +54,8 @@ class Pool:
         affinity_field: Input field whose value is the affinity key, or None.
         flat: Whether its workers read a job's input beside its id. P-04.
         jobs_queued: Accepted and not sent: in the channel, in the backlog and in the workers' queues.
-        workers: The live ones, oldest connection first.
+        workers: Those that take jobs, oldest connection first.
+        draining: Those that only finish what they have.
         worker_numbers: For the names of the next.
         cancels: No worker, nobody to tell. See `jobs.Owner`.
     """
@@ -75,6 +76,7 @@ class Pool:
         self.flat = flat
         self.jobs_queued = 0
         self.workers: dict[WorkerQueue, None] = {}
+        self.draining: dict[WorkerQueue, None] = {}
         self.worker_numbers = itertools.count(1)
         self._max_queued = max_queued
         self._too_large = too_large
@@ -108,7 +110,7 @@ class Pool:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost if it were forgotten."""
-        return not self.workers and not self.jobs_queued and not self._undealt
+        return not (self.workers or self.draining or self.jobs_queued or self._undealt)
 
     def let_go(self, job: Job) -> None:
         """A job ended in the channel or the backlog. See `jobs.Owner`."""
@@ -142,6 +144,23 @@ class Pool:
         Returns:
             Its jobs, oldest first, for the caller to `requeue` or end.
         """
+        if queue in self.draining:
+            del self.draining[queue]
+        else:
+            self._strike(queue)
+        return queue.take_all()
+
+    def retire(self, queue: WorkerQueue) -> list[Job]:
+        """A worker wants no more jobs, and the keys that it kept are free.
+
+        Returns:
+            Those it was not sent, oldest first, for the caller to `requeue`.
+        """
+        self._strike(queue)
+        self.draining[queue] = None
+        return queue.take_waiting()
+
+    def _strike(self, queue: WorkerQueue) -> None:
         del self.workers[queue]
         self._leave_level(queue)
         self._blocked.pop(queue, None)
@@ -150,7 +169,6 @@ class Pool:
         for key in [key for key, chosen in self._keys.items() if chosen is queue]:
             del self._keys[key]
         self.jobs_queued -= queue.jobs_waiting
-        return queue.take_all()
 
     def hurry(self) -> None:
         """From now on nothing waits for company: the engine is draining. P-26."""

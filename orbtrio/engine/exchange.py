@@ -229,12 +229,24 @@ class Exchange:
             elif self._table.requeue(job, pool):
                 self.counters.redelivered += sent
                 again.append(job)
+        self._hand_on(pool, again)
+
+    def drain_worker(self, queue: WorkerQueue) -> None:
+        """A worker wants no more jobs; `WorkerQueue.drained` says when it has none. Extension ``drain``."""
+        if not queue.draining:
+            queue.draining = True
+            pool = self.dispatcher.pools[queue.worker_type]
+            self._hand_on(pool, [job for job in pool.retire(queue) if self._table.requeue(job, pool)])
+            queue.send_due()
+
+    # To other workers, or to the next of their type.
+    def _hand_on(self, pool: Pool, jobs: list[Job]) -> None:
         if self.draining and not pool.workers:
-            pool.jobs_queued += len(again)  # which the end of each takes off again
-            for job in again:
+            pool.jobs_queued += len(jobs)  # which the end of each takes off again
+            for job in jobs:
                 self._end(job, "engine_stopped", "the engine is stopping")
         else:
-            pool.requeue(again)
+            pool.requeue(jobs)
 
     # ------------------------------------------------------------------------------------------ stopping
 
@@ -244,7 +256,7 @@ class Exchange:
         for pool in self.dispatcher.pools.values():
             pool.hurry()
         for job in self._table:
-            if not self.dispatcher.pools[job.worker_type].workers:
+            if job.batch is None and not self.dispatcher.pools[job.worker_type].workers:
                 self._end(job, "engine_stopped", "the engine is stopping and has no worker of this type")
         self.flush()
         self._note_end()

@@ -109,6 +109,8 @@ class WorkerQueue:
         batches_answered: Those of which the worker owes nothing any more.
         batch_seconds: Sum over those, from sending a batch to its last answer.
         hurried: Nothing waits for company any more; set by the pool when the engine drains.
+        draining: It gets no more jobs; whoever sets it has taken those that wait.
+        drained: Set when it has none any more.
         load_level: The load under which the pool has this queue in its books.
         alarm: The batcher sleeps in it. Its deadline is lowered when a batch is due earlier; outside the
             sleep that has no effect, and the batcher looks before it sleeps again.
@@ -136,6 +138,8 @@ class WorkerQueue:
         self.alarm = trio.CancelScope()
         self.load_level = 0
         self.hurried = False
+        self.draining = False
+        self.drained = trio.Event()
         self.jobs_waiting = 0
         self.jobs_in_flight = 0
         self.jobs_answered = 0
@@ -223,10 +227,16 @@ class WorkerQueue:
             for job in batch.jobs
             if job.owner is self and job.batch is batch
         ]
-        jobs += living(self._jobs)
-        self._jobs.clear()
+        jobs += self.take_waiting()
         self._open_batches.clear()
         return sorted(jobs, key=acceptance)
+
+    def take_waiting(self) -> list[Job]:
+        """Give up every job that was not sent, oldest first."""
+        jobs = living(self._jobs)
+        self._jobs.clear()
+        self.jobs_waiting = self._bytes = 0
+        return jobs
 
     def let_go(self, job: Job) -> None:
         """A job of this queue is being settled. See `jobs.Owner`."""
@@ -268,6 +278,8 @@ class WorkerQueue:
         if due < self.alarm.deadline:
             self.alarm.deadline = due
         self._lane.note_load(self)
+        if self.draining and not self.jobs_in_flight:
+            self.drained.set()
 
     def _send_batch(self, now: float) -> None:
         batch = Batch(now)

@@ -27,6 +27,7 @@ from orbtrio.protocol.messages import (
     RegisterClient,
     RegisterWorker,
     UnknownMessage,
+    WorkerDrain,
     WorkerOutput,
     WorkerProgress,
     WorkerRequest,
@@ -198,7 +199,7 @@ class Sessions:
             self._flush()
             async with open_service_nursery() as nursery:
                 nursery.start_soon(run_batcher, queue, self._flush)
-                await self._read_outputs(transport, connection, queue)
+                await self._read_outputs(transport, connection, queue, nursery)
         except RemoteProtocolError as error:
             too_large = error.close_code == 1009
             raise
@@ -208,7 +209,9 @@ class Sessions:
             self._flush()
             _log.info("%s: worker %s is gone", transport.peer, queue.name)
 
-    async def _read_outputs(self, transport: Transport, connection: Connection, queue: WorkerQueue) -> None:
+    async def _read_outputs(
+        self, transport: Transport, connection: Connection, queue: WorkerQueue, nursery: trio.Nursery
+    ) -> None:
         unknown = _UnknownMessages()
         while True:
             for raw in await transport.receive():
@@ -217,6 +220,11 @@ class Sessions:
                     self._exchange.answer(queue, message)
                 elif isinstance(message, WorkerProgress):
                     self._exchange.report(queue, message)
+                elif isinstance(message, WorkerDrain):
+                    if not queue.draining:
+                        _log.info("%s: worker %s drains", transport.peer, queue.name)
+                        nursery.start_soon(_close_drained, transport, queue)
+                    self._exchange.drain_worker(queue)
                 elif isinstance(message, UnknownMessage):
                     unknown.note(message)
             self._flush()
@@ -262,3 +270,9 @@ class Sessions:
                 elif isinstance(message, UnknownMessage):
                     unknown.note(message)
             self._flush()
+
+
+# Whatever crossed the worker's word on the wire was sent before: it is counted, and answered by now.
+async def _close_drained(transport: Transport, queue: WorkerQueue) -> None:
+    await queue.drained.wait()
+    await transport.close(1000, "drained")

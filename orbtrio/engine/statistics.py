@@ -35,6 +35,7 @@ class WorkerStatistics:
         jobs, batches: Answered jobs, and batches sent to it.
         batches_answered: Batches of which it owes nothing any more.
         batch_seconds: Sum over those, from sending a batch to its last answer.
+        draining: Whether it takes no more jobs.
     """
 
     name: str
@@ -45,15 +46,17 @@ class WorkerStatistics:
     batches: int
     batches_answered: int
     batch_seconds: float
+    draining: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class WorkerTypeStatistics:
-    """One worker type: live workers, and accepted jobs not yet sent to one."""
+    """One worker type: workers that take jobs, accepted jobs not yet sent to one, and workers that drain."""
 
     worker_type: str
     workers: int
     queued: int
+    draining: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -127,13 +130,17 @@ def snapshot(exchange: Exchange, sessions: Sessions, store: ResourceStore) -> En
                 batches=queue.batches_sent,
                 batches_answered=queue.batches_answered,
                 batch_seconds=queue.batch_seconds,
+                draining=queue.draining,
             )
             for pool in pools
-            for queue in pool.workers
+            for queue in (*pool.workers, *pool.draining)
         ),
         worker_types=tuple(
             WorkerTypeStatistics(
-                worker_type=pool.worker_type, workers=len(pool.workers), queued=pool.jobs_queued
+                worker_type=pool.worker_type,
+                workers=len(pool.workers),
+                queued=pool.jobs_queued,
+                draining=len(pool.draining),
             )
             for pool in pools
         ),
@@ -176,11 +183,15 @@ class _EngineCollector(Collector):
         types = GaugeMetricFamily(
             "orb_queued_jobs", "Accepted jobs not yet sent to a worker.", labels=["type"]
         )
-        counts = GaugeMetricFamily("orb_workers", "Connected workers.", labels=["type"])
+        counts = GaugeMetricFamily("orb_workers", "Connected workers that take jobs.", labels=["type"])
+        draining = GaugeMetricFamily(
+            "orb_workers_draining", "Workers that only finish what they have.", labels=["type"]
+        )
         for kind in now.worker_types:
             types.add_metric([kind.worker_type], kind.queued)
             counts.add_metric([kind.worker_type], kind.workers)
-        yield from (types, counts)
+            draining.add_metric([kind.worker_type], kind.draining)
+        yield from (types, counts, draining)
 
         labels = ["worker", "type"]
         jobs = CounterMetricFamily("orb_worker_jobs", "Jobs answered.", labels=labels)

@@ -363,3 +363,168 @@ async def test_the_deadline_holds_however_lively_a_job_is(autojump_clock: MockCl
             await trio.sleep(1)
         assert kinds(client) == [("j", "timeout")]
         assert client.outputs[0][1]["error"] == "no answer within 5 s"
+
+
+# --- drain --------------------------------------------------------------------------------------------------
+
+
+async def test_a_draining_worker_finishes_what_it_has_and_is_closed(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "drain", max_batch_size=2, max_unanswered_batches=2)
+        client = await extended_client(fabric)
+        client.submit("t", *({"n": n} for n in range(7)))
+        batches = [await worker.receive_batch() for _ in range(2)]
+        assert credit(fabric) == [(3, 4)]
+        worker.drain()
+        await wait_until_idle()
+        statistics = fabric.engine.statistics()
+        assert statistics.workers[0].draining
+        assert [(one.workers, one.draining, one.queued) for one in statistics.worker_types] == [(0, 1, 3)]
+        worker.answer(batches[0])
+        worker.drain()
+        await wait_until_idle()
+        assert worker.lost is None
+        client.submit("t", {"n": 7})
+        worker.answer(batches[1])
+        lost = await worker.wait_lost()
+        assert (lost.code, lost.reason) == (1000, "drained")
+        assert len(worker.raw) == 2, "no batch after its word"
+        await wait_until_idle()
+        statistics = fabric.engine.statistics()
+        assert statistics.workers == ()
+        assert (statistics.connections_lost, statistics.peer_errors, statistics.redelivered) == (0, 0, 0)
+        heir = await extended_worker(fabric)
+        assert [job.input["n"] for job in await heir.receive_batch()] == [4, 5, 6, 7]
+        assert len(client.outputs) == 4
+
+
+async def test_its_jobs_move_at_once(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        client = await extended_client(fabric)
+        leaving = await extended_worker(fabric, "drain", max_batch_size=1, max_unanswered_batches=1)
+        client.submit("t", {"n": 0}, {"n": 1})
+        await leaving.receive_batch()
+        staying = await extended_worker(fabric, max_batch_size=1, max_unanswered_batches=1)
+        await wait_until_idle()
+        client.submit("t", *({"n": n} for n in range(2, 6)))
+        await wait_until_idle()
+        leaving.drain()
+        start = trio.current_time()
+        for n in range(1, 6):
+            (job,) = await staying.receive_batch()
+            assert job.input["n"] == n
+            staying.answer(job)
+        assert trio.current_time() == start
+
+
+async def test_an_idle_worker_is_closed_at_once(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "drain")
+        worker.drain()
+        assert (await worker.wait_lost()).code == 1000
+
+
+async def test_a_draining_worker_that_is_lost_leaves_its_jobs(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        client, worker = await extended_client(fabric), await extended_worker(fabric, "drain")
+        client.submit("t", {"n": 0})
+        await worker.receive_batch()
+        worker.drain()
+        await wait_until_idle()
+        worker.link.cut()
+        heir = await extended_worker(fabric)
+        assert [job.input["n"] for job in await heir.receive_batch()] == [0]
+        assert fabric.engine.statistics().redelivered == 1
+
+
+async def test_sessions_move_on_when_their_worker_drains(autojump_clock: MockClock) -> None:
+    """P-12: a key stays with its worker only as long as that takes jobs."""
+    async with open_fabric() as fabric:
+        workers = [
+            await fabric.fake_worker("video_segmentation", max_batch_size=1, extensions=frozenset({"drain"}))
+            for _ in range(2)
+        ]
+        client = await extended_client(fabric)
+
+        def submit(n: int) -> None:
+            client.submit("video_segmentation", {"cross_job_id": "a", "n": n})
+
+        submit(0)
+        await wait_until_idle()
+        first, second = sorted(workers, key=lambda worker: not worker.has_message)
+        assert (first.has_message, second.has_message) == (True, False)
+        first.drain()
+        await wait_until_idle()
+        submit(1)
+        assert (await second.receive_batch())[0].input["n"] == 1
+
+
+async def test_abandoned_jobs_hold_up_a_drain(autojump_clock: MockClock) -> None:
+    """The worker has not said yet that it has stopped."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "drain", "cancel")
+        client = await extended_client(fabric, "cancel")
+        ids = client.submit("t", {})
+        jobs = await worker.receive_batch()
+        worker.drain()
+        client.cancel(*ids)
+        await worker.receive_cancels()
+        await trio.sleep(5)
+        assert worker.lost is None
+        worker.fail(jobs, "cancelled")
+        assert (await worker.wait_lost()).code == 1000
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_an_engine_that_stops_lets_drains_end(autojump_clock: MockClock, others: int) -> None:
+    """P-26: running jobs are finished, waiting ones go to workers that take jobs, or end."""
+    async with open_fabric() as fabric:
+        settings = {"max_batch_size": 1, "max_unanswered_batches": 1, "eager": True}
+        worker = await extended_worker(fabric, "drain", **settings)
+        client = await extended_client(fabric)
+        ids = client.submit("t", {"n": 0}, {"n": 1})
+        jobs = await worker.receive_batch()
+        helpers = [await extended_worker(fabric, **settings) for _ in range(others)]
+        async with trio.open_nursery() as nursery:
+            worker.drain()
+            await wait_until_idle()
+            nursery.start_soon(fabric.engine.stop)
+            await wait_until_idle()
+            for helper in helpers:
+                helper.answer(await helper.receive_batch())
+            worker.answer(jobs)
+        outputs = dict(client.outputs)
+        assert outputs[ids[0]]["echo"] == {"n": 0}
+        if others:
+            assert outputs[ids[1]]["echo"] == {"n": 1}
+        else:
+            assert outputs[ids[1]]["error_kind"] == "engine_stopped"
+
+
+async def test_a_worker_may_drain_while_the_engine_stops(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "drain", max_batch_size=1, max_unanswered_batches=1)
+        client = await extended_client(fabric)
+        ids = client.submit("t", {"n": 0}, {"n": 1})
+        jobs = await worker.receive_batch()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fabric.engine.stop)
+            await wait_until_idle()
+            worker.drain()
+            await wait_until_idle()
+            worker.answer(jobs)
+        assert dict(client.outputs)[ids[0]]["echo"] == {"n": 0}
+        assert dict(client.outputs)[ids[1]]["error_kind"] == "engine_stopped"
+
+
+async def test_a_worker_type_is_not_forgotten_while_a_worker_drains(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "drain"), await extended_client(fabric)
+        client.submit("t", {})
+        jobs = await worker.receive_batch()
+        worker.drain()
+        # More types than the engine remembers.
+        client.send(WorkerRequest([JobRequest(n, f"other-{n}", {}) for n in range(1500)]))
+        await trio.sleep(300)
+        worker.answer(jobs)
+        assert (await worker.wait_lost()).code == 1000

@@ -47,7 +47,7 @@ SNAPSHOT = EngineStatistics(
             batch_seconds=21.5,
         ),
     ),
-    worker_types=(WorkerTypeStatistics(worker_type="t", workers=22, queued=23),),
+    worker_types=(WorkerTypeStatistics(worker_type="t", workers=22, queued=23, draining=26),),
 )
 
 
@@ -87,6 +87,7 @@ def test_metrics_are_read_back_as_they_were_counted() -> None:
         ("orb_worker_latency_seconds_sum", worker): 21.5,
         ("orb_workers", (("type", "t"),)): 22,
         ("orb_queued_jobs", (("type", "t"),)): 23,
+        ("orb_workers_draining", (("type", "t"),)): 26,
     }
 
 
