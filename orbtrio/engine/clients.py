@@ -1,11 +1,17 @@
-"""A client at the other end of a connection: how it hears of its jobs. See `jobs.Requester`."""
+"""A client at the other end of a connection: how it hears of its jobs. See `jobs.Requester`.
+
+What a client is told leaves when the engine flushes, at the end of the turn. Whoever asked for
+``batched_responses`` gets the answers of one turn in one message: they gather here, and `ClientFlusher` has
+them packed before it writes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from orbtrio.protocol import codec
+from orbtrio.protocol import codec, splice
 from orbtrio.protocol.messages import MISSING
+from orbtrio.transport import Flusher
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -13,7 +19,10 @@ if TYPE_CHECKING:
     from orbtrio.engine.jobs import Job
     from orbtrio.transport import Transport
 
-__all__ = ["RemoteClient"]
+__all__ = ["BatchedClient", "ClientFlusher", "RemoteClient"]
+
+# Beyond this, the answers of one turn are several messages.
+_MAX_TOGETHER: Final = 1 << 20
 
 
 class RemoteClient:
@@ -43,4 +52,71 @@ class RemoteClient:
         # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which
         # job without an id.
         if self._engine_errors and client_job_id is not MISSING:
-            self._transport.queue(codec.response_head(client_job_id), codec.error_output(text, kind))
+            self._respond(codec.response_head(client_job_id), codec.error_output(text, kind))
+
+    def _respond(self, head: bytes, output: bytes) -> None:
+        self._transport.queue(head, output)
+
+
+class BatchedClient(RemoteClient):
+    """A client that takes several answers in a message. Extension ``batched_responses``.
+
+    Args:
+        transport, extensions: As above.
+        flusher: Calls `pack` before it writes.
+    """
+
+    def __init__(self, transport: Transport, extensions: frozenset[str], flusher: ClientFlusher) -> None:
+        super().__init__(transport, extensions)
+        self._flusher = flusher
+        self._gathered: list[tuple[bytes, bytes]] = []
+
+    def deliver(self, job: Job, output: bytes) -> None:
+        self._respond(job.response_head, output)
+
+    def _respond(self, head: bytes, output: bytes) -> None:
+        if not self._gathered:
+            self._flusher.gather(self)
+        self._gathered.append((head, output))
+
+    def pack(self) -> None:
+        """Queue what has gathered."""
+        gathered, self._gathered = self._gathered, []
+        together: list[tuple[bytes, bytes]] = []
+        size = 0
+        for head, output in gathered:
+            size += len(head) + len(output)
+            if size > _MAX_TOGETHER:
+                self._queue(together)
+                together, size = [], len(head) + len(output)
+            together.append((head, output))
+        self._queue(together)
+
+    def _queue(self, responses: list[tuple[bytes, bytes]]) -> None:
+        if len(responses) == 1:
+            self._transport.queue(*responses[0])
+        elif responses:
+            parts = [splice.responses_head(len(responses))]
+            for head, output in responses:
+                parts += (splice.response_member(head), output)
+            self._transport.queue(*parts)
+
+
+class ClientFlusher(Flusher):
+    """A flusher that knows whose answers gather."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gathering: list[BatchedClient] = []
+
+    def gather(self, client: BatchedClient) -> None:
+        """Have a client's answers packed at the next flush."""
+        self._gathering.append(client)
+
+    def flush(self) -> None:
+        """Pack what has gathered, and write; never blocks, never raises."""
+        if self._gathering:
+            clients, self._gathering = self._gathering, []
+            for client in clients:
+                client.pack()
+        super().flush()

@@ -32,6 +32,7 @@ import trio
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.engine import local
+from orbtrio.engine.clients import ClientFlusher
 from orbtrio.engine.exchange import Exchange
 from orbtrio.engine.http import Front
 from orbtrio.engine.listeners import listener_url, open_listeners, peer_address, tls_context
@@ -40,7 +41,7 @@ from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
 from orbtrio.errors import ConfigError, ConnectionLost, JobRefused
 from orbtrio.protocol.messages import EXTENSIONS
-from orbtrio.transport import Flusher, TransportLimits, open_server_transport
+from orbtrio.transport import TransportLimits, open_server_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -90,7 +91,7 @@ class Engine:
             ping_interval=config.ping_interval,
             ping_timeout=config.ping_timeout,
         )
-        self._flusher = Flusher()
+        self._flusher = ClientFlusher()
         self._front = Front(
             allowed_origins=config.allowed_origins,
             allowed_hosts=config.allowed_hosts,

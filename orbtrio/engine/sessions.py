@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
-from orbtrio.engine.clients import RemoteClient
+from orbtrio.engine.clients import BatchedClient, RemoteClient
 from orbtrio.engine.queues import run_batcher
 from orbtrio.errors import ConnectionLost, RegistrationRefused, RemoteProtocolError
 from orbtrio.protocol.connection import Connection, Side
@@ -36,11 +36,12 @@ from orbtrio.protocol.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orbtrio.engine.clients import ClientFlusher
     from orbtrio.engine.config import Config
     from orbtrio.engine.exchange import Exchange
     from orbtrio.engine.queues import WorkerQueue
     from orbtrio.protocol.messages import Message
-    from orbtrio.transport import Flusher, Transport
+    from orbtrio.transport import Transport
 
 __all__ = ["Sessions"]
 
@@ -84,7 +85,7 @@ class Sessions:
         lost: Connections that ended without a close handshake or fell silent.
     """
 
-    def __init__(self, config: Config, exchange: Exchange, flusher: Flusher) -> None:
+    def __init__(self, config: Config, exchange: Exchange, flusher: ClientFlusher) -> None:
         self.clients = 0
         self.workers = 0
         self.refusals = 0
@@ -92,6 +93,7 @@ class Sessions:
         self.lost = 0
         self._config = config
         self._exchange = exchange
+        self._flusher = flusher
         self._flush = flusher.flush
         self._refused_in_a_row: OrderedDict[str, int] = OrderedDict()
         # The secret as bytes: comparing text in constant time works for ASCII only.
@@ -239,7 +241,10 @@ class Sessions:
         first: Message,
     ) -> None:
         transport.max_message_bytes = self._config.max_client_message_bytes
-        client = RemoteClient(transport, connection.extensions)
+        if "batched_responses" in connection.extensions:
+            client: RemoteClient = BatchedClient(transport, connection.extensions, self._flusher)
+        else:
+            client = RemoteClient(transport, connection.extensions)
         self.clients += 1
         _log.debug("%s: client registered", transport.peer)
         try:

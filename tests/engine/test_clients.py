@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orbtrio.engine.clients import RemoteClient
+from orbtrio.engine.clients import BatchedClient, ClientFlusher, RemoteClient
 from orbtrio.engine.jobs import Job
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import MISSING, ProgressReport, WorkerResponse
+from orbtrio.protocol.messages import MISSING, ProgressReport, WorkerResponse, WorkerResponses
 
 if TYPE_CHECKING:
     from orbtrio.protocol.messages import Message
@@ -69,3 +69,62 @@ def test_a_stock_client_hears_nothing_else() -> None:
     client.report(a_job(client), codec.progress_entry("ours", {"text": "x"}))
     client.refuse("mine", "timeout", "too late")
     assert sent == []
+
+
+# --- batched_responses ------------------------------------------------------------------------------------
+
+
+def a_batched_client() -> tuple[BatchedClient, ClientFlusher, list[Any]]:
+    transport: Any = FakeTransport()
+    flusher = ClientFlusher()
+    extensions = frozenset({"batched_responses", "engine_errors", "progress"})
+    return BatchedClient(transport, extensions, flusher), flusher, transport.sent
+
+
+def test_the_answers_of_one_turn_travel_together() -> None:
+    client, flusher, sent = a_batched_client()
+    client.deliver(a_job(client), codec.output_entry("ours", {"x": 1}))
+    client.refuse("other", "timeout", "too late")
+    assert sent == []
+    flusher.flush()
+    (message,) = sent
+    assert isinstance(message, WorkerResponses)
+    assert [(one.client_job_id, one.output) for one in message.responses] == [
+        ("mine", {"id": "ours", "x": 1}),
+        ("other", {"error": "too late", "error_kind": "timeout"}),
+    ]
+    flusher.flush()
+    assert len(sent) == 1
+
+
+def test_a_lone_answer_is_an_ordinary_one() -> None:
+    client, flusher, sent = a_batched_client()
+    for _ in range(2):
+        client.deliver(a_job(client), codec.output_entry("ours", {}))
+        flusher.flush()
+    assert [type(message) for message in sent] == [WorkerResponse] * 2
+
+
+def test_many_answers_are_several_messages() -> None:
+    client, flusher, sent = a_batched_client()
+    for size in (300_000, 300_000, 300_000, 300_000, 2_000_000, 10, 10):
+        client.deliver(a_job(client), codec.output_entry("ours", {"x": "x" * size}))
+    flusher.flush()
+    lengths = [len(message.responses) if isinstance(message, WorkerResponses) else 1 for message in sent]
+    assert lengths == [3, 1, 1, 2]
+
+
+def test_the_first_answer_may_be_the_largest() -> None:
+    client, flusher, sent = a_batched_client()
+    client.deliver(a_job(client), codec.output_entry("ours", {"x": "x" * 2_000_000}))
+    flusher.flush()
+    assert [type(message) for message in sent] == [WorkerResponse]
+
+
+def test_progress_comes_before_the_answer() -> None:
+    client, flusher, sent = a_batched_client()
+    job = a_job(client)
+    client.report(job, codec.progress_entry("ours", {"text": "x"}))
+    client.deliver(job, codec.output_entry("ours", {}))
+    flusher.flush()
+    assert [type(message) for message in sent] == [ProgressReport, WorkerResponse]

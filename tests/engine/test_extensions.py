@@ -528,3 +528,43 @@ async def test_a_worker_type_is_not_forgotten_while_a_worker_drains(autojump_clo
         await trio.sleep(300)
         worker.answer(jobs)
         assert (await worker.wait_lost()).code == 1000
+
+
+# --- batched_responses --------------------------------------------------------------------------------------
+
+
+async def test_answers_that_are_ready_together_travel_together(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, max_batch_size=100)
+        client, single = await extended_client(fabric, "batched_responses"), await extended_client(fabric)
+        ids = client.submit("t", *({"n": n} for n in range(10)))
+        await wait_until_idle()
+        others = single.submit("t", *({"n": n} for n in range(10, 20)))
+        worker.answer([*await worker.receive_batch(), *await worker.receive_batch()])
+        await wait_until_idle()
+        assert (len(client.raw), len(single.raw)) == (1, 10)
+        assert [job_id for job_id, _ in client.outputs] == ids
+        assert [job_id for job_id, _ in single.outputs] == others
+        await client.receive()
+        client.submit("t", {})
+        worker.answer(await worker.receive_batch())
+        assert "echo" in (await client.receive_response()).output
+
+
+async def test_what_the_engine_refuses_travels_together(autojump_clock: MockClock) -> None:
+    async with open_fabric(worker_types=("t",)) as fabric:
+        client = await extended_client(fabric, "batched_responses")
+        client.submit("unknown", *({} for _ in range(500)))
+        await wait_until_idle()
+        assert len(client.raw) == 1
+        assert len(kinds(client)) == 500
+
+
+async def test_whoever_is_waiting_when_the_engine_stops_is_told(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        client = await extended_client(fabric, "batched_responses")
+        client.submit("t", {}, {})
+        await wait_until_idle()
+        await fabric.engine.stop(grace=0)
+        await client.wait_lost()
+        assert [kind for _, kind in kinds(client)] == ["engine_stopped"] * 2
