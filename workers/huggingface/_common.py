@@ -136,7 +136,7 @@ class Source:
             return self._useless("the hub has no such model, and there is no such directory")
         if names & {"LocalEntryNotFoundError", "ConnectionError", "ConnectError", "OfflineModeIsEnabled"}:
             return self._useless("the hub cannot be reached, and the model is not on this machine")
-        if TRUST.lower() in text:
+        if TRUST.lower() in str(error):
             return self._useless(f"it brings code of its own: read it, and set {TRUST}=1 if you trust it")
         if isinstance(error, ImportError) or "torchvision::" in text:
             return self._useless(f"it needs another package ({text}): {_install(text)}")
