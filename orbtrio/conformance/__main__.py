@@ -271,6 +271,7 @@ def _engine_target(options: dict[str, Any]) -> Any:
         secret=os.environ.get("WORKER_SECRET") or _new_secret(options),
         token=os.environ.get("CLIENT_TOKEN"),
         job_timeout=options["job_timeout"] / options["faketime"],
+        max_job_timeout=max(options["max_job_timeout"], options["job_timeout"]) / options["faketime"],
         rate=options["faketime"],
         patience=options["max_wait"],
         files=not options["no_files"],

@@ -65,6 +65,12 @@ ENGINE_OPTIONS: Final = _options(
         help="Seconds after which the target gives a job up, if it can be set to less.",
     ),
     click.option(
+        "--max-job-timeout",
+        default=300.0,
+        show_default=True,
+        help="Seconds that a job may ask for by itself, with the extension timeout_ms.",
+    ),
+    click.option(
         "--max-wait",
         default=12.0,
         show_default=True,

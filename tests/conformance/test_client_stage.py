@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from orbtrio.conformance.client_players import SuiteEngine, result_for
+from orbtrio.conformance.client_players import SuiteEngine
 from orbtrio.conformance.client_stage import ClientStage
 from orbtrio.conformance.model import Skipped, Violation
-from orbtrio.conformance.shapes import check_output
 from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.zoo.client import ModelClient
-from orbtrio.conformance.zoo.engine import DOCUMENTED_TYPES
 from tests.conformance.cases.client_judging import Brief, Mute
 
 
@@ -47,17 +45,6 @@ def test_jobs_are_sorted_into_open_and_answered() -> None:
     assert job not in engine.open_jobs
     assert engine.messages[1].value["jobs"][0] == job.wire
     assert stage.log.events()[-1].text.count("done") == 1
-
-
-def test_results_are_as_the_spec_prints_them() -> None:
-    job = stage_around(ModelClient()).client().open_jobs[0]
-    for worker_type in DOCUMENTED_TYPES[:8]:
-        job.fields.update(worker_type=worker_type, input={"cross_job_id": "camera 1"})
-        result = result_for(job)
-        assert check_output(worker_type, {"id": "1", **result}) == []
-        assert result.get("cross_job_id", "camera 1") == "camera 1"
-    job.fields.update(worker_type=["no type"])
-    assert result_for(job) == {"result": "done"}
 
 
 def test_the_same_job_is_recognised_in_another_request() -> None:
@@ -157,3 +144,15 @@ def test_who_answers_no_pings_is_given_the_slack() -> None:
     stage.settle(engine)
     assert stage.now() > start + stage.slack
     assert isinstance(engine, SuiteEngine)
+
+
+def test_another_engine_is_another_connection() -> None:
+    stage = stage_around(ModelClient())
+    stock = stage.client()
+    stage.announce("cancel", "batched_responses")
+    engine = stage.client()
+    assert stock.closed is not None
+    assert not stock.announced
+    assert engine.announced == {"batched_responses", "cancel"}
+    stage.announce("cancel", "batched_responses")
+    assert engine.closed is None

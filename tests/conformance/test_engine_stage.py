@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from orbtrio.conformance.model import Violation
+from orbtrio.conformance.model import Skipped, Violation
 from orbtrio.conformance.peer import Message
 from orbtrio.conformance.selftest import zoo_engine
 
@@ -130,3 +130,9 @@ def test_messages_that_are_neither_batches_nor_responses_are_kept_apart(stage: E
     for peer in (worker, client):
         peer.received(Message(0.0, {"type": "surprise"}, b""))
     assert worker.stray[0].value == client.stray[0].value == {"type": "surprise"}
+
+
+def test_a_case_about_what_is_not_announced_is_skipped(stage: EngineStage) -> None:
+    stage.need_extensions("progress", "cancel")
+    with pytest.raises(Skipped, match="does not announce teleport in the header Orb-Extensions"):
+        stage.need_extensions("progress", "teleport")

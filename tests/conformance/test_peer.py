@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orbtrio.conformance.model import Violation
-from orbtrio.conformance.peer import Peer, WireLog
+from orbtrio.conformance.peer import Peer, WireLog, announced_in
 from tests.conformance.pipes import MemoryPipe, memory_pipes
 
 
@@ -162,3 +162,20 @@ def test_a_flood_is_counted_and_not_kept(log: WireLog) -> None:
     events = log.events()
     assert len(events) == 2001
     assert events[-1].text == "3000 more lines left out"
+
+
+def test_what_an_engine_announces_is_known_on_both_sides(log: WireLog) -> None:
+    near, far = memory_pipes()
+    server = Peer(far, log, "server", server=True, announces=["progress", "cancel"])
+    client = Peer(near, log, "client")
+    client.ask()
+    assert client.announced == server.announced == {"cancel", "progress"}
+
+
+def test_an_engine_may_announce_nothing(peers: tuple[Peer, Peer]) -> None:
+    assert {peer.announced for peer in peers} == {frozenset()}
+
+
+def test_announcements_are_read_however_they_are_written() -> None:
+    headers = [(b"Orb-Extensions", b"a,b , ,"), (b"server", b"c"), (b"orb-extensions", b"d")]
+    assert announced_in(headers) == {"a", "b", "d"}

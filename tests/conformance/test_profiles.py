@@ -207,3 +207,28 @@ def test_readings_of_a_case_that_has_none_are_a_mistake(tmp_path: Path) -> None:
 def test_a_right_profile_is_validated_silently(tmp_path: Path) -> None:
     ours = profile(tmp_path, '[cases.ORB-BAT-11]\naccept = ["refused"]\ntolerate = ["kept"]')
     validate(ours, {QUEUE.case_id: QUEUE})
+
+
+def test_a_pattern_stands_for_each_case_that_has_no_entry(tmp_path: Path) -> None:
+    loaded = profile(
+        tmp_path,
+        '[cases."ORB-BAT-*"]\nskip = "none of these"\nlevel = "MAY"\n[cases.ORB-BAT-05]\nlevel = "SHOULD"',
+    )
+    assert (loaded.skip(QUEUE), loaded.level(QUEUE)) == ("none of these", Level.MAY)
+    assert (loaded.skip(PLAIN), loaded.level(PLAIN)) == (None, Level.SHOULD)
+    assert loaded.skip(a_case("ORB-REG-01")) is None
+    validate(loaded, {"ORB-BAT-11": QUEUE, "ORB-BAT-05": PLAIN})
+
+
+def test_a_pattern_must_fit_some_case_and_know_its_readings(tmp_path: Path) -> None:
+    strange = profile(tmp_path, '[cases."ORB-NIL-*"]\n[cases."ORB-BAT-1*"]\naccept = ["lost"]')
+    with pytest.raises(ConfigError) as caught:
+        validate(strange, {"ORB-BAT-11": QUEUE})
+    assert "there is no such case" in str(caught.value)
+    assert "no reading 'lost'" in str(caught.value)
+
+
+def test_extensions_are_no_part_of_the_spec() -> None:
+    case = a_case("ORB-EXT-99")
+    assert "no part of the spec" in (load_profile("spec").skip(case) or "")
+    assert load_profile("orbtrio").skip(case) is load_profile("hardened").skip(case) is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orbtrio.conformance.model import TargetGone
-from orbtrio.conformance.simulation import Crashed, SimulatedWorld
+from orbtrio.conformance.simulation import Crashed, Exited, SimulatedWorld
 from orbtrio.conformance.world import PipeEnded, never
 
 if TYPE_CHECKING:
@@ -250,3 +250,16 @@ def test_the_order_of_deliveries_is_the_order_of_sends(world: SimulatedWorld, ec
     for number, pipe in itertools.product(range(3), pipes):
         pipe.send(f"{number}".encode())
     assert [what for _, what in echo.seen[3:]] == [str(number) for number in range(3) for _ in pipes]
+
+
+def test_something_can_happen_to_the_target_from_outside(world: SimulatedWorld, echo: Echo) -> None:
+    pipe = world.connect()
+    world.have(lambda: echo.links[0].send(b"a signal"))
+    assert pipe.received == b"a signal"
+
+    def end() -> None:
+        raise Exited("in order")
+
+    world.have(end)
+    assert not world.alive()
+    assert pipe.ended == "RST"

@@ -99,3 +99,24 @@ def test_samples_are_those_of_the_type(tmp_path: Path) -> None:
 def test_given_inputs_replace_samples(tmp_path: Path) -> None:
     bench = Bench(folder=tmp_path, given=({"parts": [{"image": "{image}"}, "{image}"], "n": 1},))
     assert bench.inputs("a.png") == [{"parts": [{"image": "a.png"}, "a.png"], "n": 1}]
+
+
+def test_messages_of_extensions_are_sorted_where_they_were_announced() -> None:
+    reports, drain = {"type": "worker_progress", "progress": []}, {"type": "worker_drain"}
+    stock = link()
+    asked = WorkerLink(
+        MemoryPipe(), WireLog(lambda: 1.0), "link#2", announces=frozenset({"progress", "drain"})
+    )
+    for known in (stock, asked):
+        say(known, {"type": "i_am_worker", "worker_config": {"extensions": ["drain", 7]}}, reports, drain)
+        assert known.asked == {"drain"}
+    assert [message.value for message in stock.stray] == [reports, drain]
+    assert [message.value for message in (*asked.reports, *asked.drains)] == [reports, drain]
+    asked.take_over(WireLog(lambda: 1.0), "link#3")
+    assert asked.reports == asked.drains == []
+
+
+def test_who_asks_for_nothing_has_asked_for_nothing() -> None:
+    known = link()
+    say(known, {"type": "i_am_worker", "worker_config": {"extensions": "drain"}})
+    assert known.asked == frozenset()

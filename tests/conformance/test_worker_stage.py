@@ -174,3 +174,30 @@ def test_a_fresh_process_is_had_when_links_were_lost(bench: Bench) -> None:
     assert link.has_ended()
     stage.restart()
     assert restarts == [1, 1]
+
+
+def test_another_engine_is_another_link(bench: Bench) -> None:
+    stage = make(bench)
+    stock = stage.link()
+    assert stock.announced == frozenset()
+    stage.announce("drain", "cancel")
+    link = stage.link()
+    assert link is not stock
+    assert link.announced == {"cancel", "drain"}
+    assert stage.link() is link
+    assert stock.closed is not None
+    assert bench.losses == 1
+    stage.announce()
+    assert stage.link().announced == frozenset()
+
+
+def test_the_next_plan_finds_a_stock_engine_again(bench: Bench) -> None:
+    world = SimulatedWorld(ModelWorker(Conditions().secret))
+    stage = stage_around(world.target, bench, world)  # type: ignore[arg-type]
+    stage.announce("cancel")
+    stage.barrier()
+    stage.strike()
+    assert bench.link is not None
+    again = stage_around(world.target, bench, world)  # type: ignore[arg-type]
+    again.barrier()
+    assert again.link().announced == frozenset()

@@ -55,15 +55,19 @@ def _demand_going_on(stage: ClientStage, engine: SuiteEngine, before: int, why: 
     "A client uses no extension with an engine that announced none",
     role=Role.CLIENT,
     sentences=("X0.4",),
-    plans=st.fixed_dictionaries({"jobs": st.integers(1, 4)}),
-    examples=[{"jobs": 2}],
+    plans=st.fixed_dictionaries({"jobs": st.integers(1, 4), "after": st.booleans()}),
+    examples=[{"jobs": 2, "after": False}, {"jobs": 2, "after": True}],
 )
 def stock_engines_see_nothing(stage: ClientStage, plan: Plan) -> None:
-    """The engine announces no extension, and leaves jobs unanswered for a while: programs with little
-    patience give some up. The client may send requests and nothing else, no cancel_request, and its jobs
-    carry no timeout_ms: an engine written from the spec may close the connection of who sends it what it
-    does not know.
+    """The engine announces no extension, perhaps after one that announced all of them and went, and leaves
+    jobs unanswered for a while: programs with little patience give some up. The client may send requests
+    and nothing else, no cancel_request, and its jobs carry no timeout_ms: an engine written from the spec
+    may close the connection of who sends it what it does not know.
     """
+    if plan["after"]:
+        stage.announce(*_ALL)
+        stage.client(plan["jobs"])
+        stage.announce()
     engine = stage.client(plan["jobs"])
     stage.wait(lambda: bool(engine.stray) or engine.closed is not None, _LEFT)
     stage.demand(

@@ -74,9 +74,9 @@ class ModelClient:
         """Whether the engine of this connection has announced an extension."""
         return name in self.announced
 
-    def extra_for(self, number: int) -> dict[str, Any]:
-        """Further fields of its job of that number."""
-        return {"timeout_ms": 60_000} if self.understands("engine_errors") else {}
+    def timed(self, job: dict[str, Any]) -> dict[str, Any]:
+        """A job as it is sent: with the time that it may take, for an engine that understands that."""
+        return {**job, "timeout_ms": 60_000} if self.understands("engine_errors") else job
 
     def give_up(self, job_ids: list[Any]) -> None:
         """Wait for these no longer, if they are still waited for, and say so."""
@@ -204,7 +204,7 @@ class ModelClient:
             self.send(introduction)
         for job_id in self.jobs_to_repeat():
             job, resources = self.waiting[job_id]
-            self.send(self.request([job], resources))
+            self.send(self.request([self.timed(job)], resources))
         self.submit()
 
     def on_message(self, message: Any) -> None:
@@ -236,10 +236,9 @@ class ModelClient:
                     "job_id": self.job_id(number),
                     "worker_type": "embedding",
                     "input": self.input_for(number, resources),
-                    **self.extra_for(number),
                 }
                 self.waiting[job["job_id"]] = job, resources
-                jobs.append(job)
+                jobs.append(self.timed(job))
             self.numbers += _PER_REQUEST
             self.send(self.request(jobs, resources))
             self.watch([job["job_id"] for job in jobs])

@@ -204,11 +204,18 @@ class ExtensionRules(DispatchRules):
     def keep_entry(self, job: Job, worker: Worker) -> None:
         """It will still answer, and until then the batch is not."""
         worker.recalled.add(job.id)
-        self.host.call_at(self.host.now() + self.job_timeout, lambda: self.on_recalled(worker, job.id))
+        self.host.call_at(self.host.now() + self.job_timeout, lambda: self.on_no_answer(worker, job.id))
 
     def close_entry(self, worker: Worker, job_id: str) -> None:
         if job_id not in worker.recalled:
             super().close_entry(worker, job_id)
+
+    def on_no_answer(self, worker: Worker, job_id: str) -> None:
+        """It has not answered in the time of a whole job: it is not waited for any longer."""
+        self.on_recalled(worker, job_id)
+        if worker in self.workers:
+            self.send_due(worker)
+            self.on_answered(worker)
 
     def on_recalled(self, worker: Worker, job_id: str) -> None:
         """It has answered what it was told to stop, or never will."""

@@ -24,8 +24,18 @@ class CancelsUnannounced(ModelClient):
 class TimesUnannounced(ModelClient):
     """Has a timeout_ms in each job, for any engine."""
 
-    def extra_for(self, number: int) -> dict[str, Any]:
-        return {"timeout_ms": 60_000}
+    def timed(self, job: dict[str, Any]) -> dict[str, Any]:
+        return {**job, "timeout_ms": 60_000}
+
+
+@mutant("client-repeats-times", kills=("ORB-EXT-61",), role=Role.CLIENT)
+class RepeatsTimes(ModelClient):
+    """Repeats jobs as it has sent them before, to another engine that knows less."""
+
+    def submit(self) -> None:
+        super().submit()
+        for job, _ in self.waiting.values():
+            job.update(self.timed(job))
 
 
 @mutant("client-cancels-by-number", kills=("ORB-EXT-62",), role=Role.CLIENT)

@@ -21,6 +21,7 @@ CASES = [f"ORB-EXT-{number}" for number in range(61, 65)]
 SAYS = {
     "client-cancels-unannounced": "cancel_request",
     "client-times-unannounced": "carry no timeout_ms",
+    "client-repeats-times": "carry no timeout_ms",
     "client-cancels-by-number": "jobs that were submitted on this connection; seen: [0, 1",
     "client-cancels-twice": "no job is given up twice",
     "client-dies-of-late-answers": "when jobs are answered that it has given up",

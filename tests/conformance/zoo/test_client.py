@@ -21,7 +21,12 @@ def stage(client: ModelClient | None = None) -> ClientStage:
 
 def test_it_introduces_itself_and_keeps_four_jobs_open() -> None:
     engine = stage(ModelClient("sesame")).client(4)
-    assert engine.introductions[0].value == {"type": "i_am_server", "version": "1.0.1", "token": "sesame"}
+    assert engine.introductions[0].value == {
+        "type": "i_am_server",
+        "version": "1.0.1",
+        "token": "sesame",
+        "extensions": ["batched_responses", "cancel", "engine_errors", "progress"],
+    }
     assert [job.job_id for job in engine.open_jobs] == ["job-0", "job-1", "job-2", "job-3"]
     engine.answer(engine.open_jobs[0])
     assert len(engine.jobs) == 4
@@ -69,3 +74,30 @@ def test_it_takes_a_refusal_and_rubbish_for_a_lost_connection() -> None:
 def test_nobody_connects_to_a_client() -> None:
     world = SimulatedWorld(ModelClient())
     assert world.connect().ended == "RST"
+
+
+def test_of_an_engine_that_can_cancel_it_waits_for_seconds_only() -> None:
+    here = stage()
+    here.announce("cancel", "engine_errors")
+    engine = here.client(4)
+    assert {job.fields["timeout_ms"] for job in engine.open_jobs} == {60_000}
+    engine.answer(engine.open_jobs[0])
+    here.sleep(1.5)
+    assert engine.cancelled == []
+    here.sleep(0.5)
+    assert engine.cancelled == ["job-1", "job-2", "job-3"]
+    here.announce()
+    stock = here.client(4)
+    here.sleep(5.0)
+    assert (stock.cancelled, stock.stray) == ([], [])
+    assert not any("timeout_ms" in job.fields for job in stock.jobs)
+
+
+def test_answers_that_come_together_and_progress_are_known() -> None:
+    here = stage()
+    here.announce("batched_responses", "progress")
+    engine = here.client(4)
+    engine.send({"type": "worker_progress", "job_id": "job-0", "progress": {}})
+    engine.answer_together(engine.open_jobs)
+    engine.send({"type": "worker_responses", "responses": None})
+    assert [job.job_id for job in engine.open_jobs] == ["job-4", "job-5", "job-6", "job-7"]

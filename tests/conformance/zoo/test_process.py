@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orbtrio.conformance.simulation import Crashed
+from orbtrio.conformance.simulation import Crashed, Exited
 from orbtrio.conformance.sockets import SocketWorld
 from orbtrio.conformance.zoo import process
 from orbtrio.conformance.zoo.engine import ModelEngine
@@ -95,6 +95,8 @@ class Parrot:
             link.abort()
         elif data == b"crash":
             raise Crashed("as told")
+        elif data == b"leave":
+            raise Exited("as told")
         elif data == b"later":
             self.host.call_at(self.host.now() + 0.01, lambda: link.send(b" now"))
 
@@ -172,6 +174,15 @@ def test_a_crash_ends_the_process_with_a_status(capsys: pytest.CaptureFixture[st
 
     assert run(Parrot(), capsys, talk) == 70
     assert "crashed: as told" in capsys.readouterr().err
+
+
+def test_an_end_in_order_is_a_status_of_0(capsys: pytest.CaptureFixture[str]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"leave")
+        await asyncio.sleep(0.05)
+
+    assert run(Parrot(), capsys, talk) == 0
+    assert capsys.readouterr().err == ""
 
 
 async def _opens_a_link(parrot: Parrot) -> bytes:
