@@ -166,6 +166,7 @@ def _fetch(url: str) -> Reading:
             text = answer.read(_MOST_BYTES).decode("utf-8", "replace")
         return parse(text, time.monotonic())
     except urllib.error.HTTPError as error:
+        error.close()
         raise _Unreachable(
             f"{url} answers {error.code} {error.reason}: is that an engine of orbtrio?"
         ) from None
