@@ -248,6 +248,8 @@ class _Program:
                 nursery.start_soon(self._obey, signals, nursery.cancel_scope)
                 with self._work:
                     await self._ask_everything()
+                if self._plan.stream and self._work.cancelled_caught:
+                    await self._writer.write("\n")
                 await self._writer.finish()
         if self._progress.done > 1:
             self._progress.say(str(self._progress))

@@ -111,18 +111,18 @@ def member(program: str, *, name: str = "shout", **fields: Any) -> Member:
 
 
 async def run_until(
-    fleet: Fleet, said: Callable[[], str], words: str, *signals: signal.Signals, within: float = 20
+    fleet: Fleet, said: Callable[[], str], words: str, *signals: signal.Signals, times: int = 1
 ) -> int:
-    """Run it in this process, send these signals once it has said something; its exit status."""
+    """Run it in this process, send these signals once it has said something so often; its exit status."""
     statuses: list[int] = []
 
     async def run() -> None:
         statuses.append(await run_fleet(fleet, dict(os.environ)))
 
-    with trio.fail_after(within):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
-            while words not in said():  # noqa: ASYNC110  (processes tell nobody but their pipe)
+            while said().count(words) < times:  # noqa: ASYNC110  (processes tell nobody but their pipe)
                 await trio.sleep(0.01)
             for number in signals:
                 os.kill(os.getpid(), number)
@@ -145,7 +145,7 @@ def said(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_workers_are_told_to_stop_and_waited_for(said: Callable[[], str]) -> None:
     fleet = Fleet(members=(member(OBEDIENT, count=2),))
-    assert await run_until(fleet, said, "shout-2 | READY", signal.SIGTERM) == 0
+    assert await run_until(fleet, said, "| READY", signal.SIGTERM, times=2) == 0
     lines = said().splitlines()
     assert (
         "fleet | SIGTERM: workers finish what they have in hand; killed after 30 s, or at once " in lines[2]
@@ -180,7 +180,7 @@ async def test_one_that_lived_long_is_started_again_soon(
     killed = "import os; os.kill(os.getpid(), 9)"
     fleet = Fleet(members=(member(killed),))
     again = "fleet | shout-1 ended by SIGKILL; starting it again in 0.05 s\n"
-    assert await run_until(fleet, said, 2 * again, signal.SIGTERM) == 0
+    assert await run_until(fleet, said, again, signal.SIGTERM, times=2) == 0
 
 
 async def test_one_whose_settings_cannot_work_is_not_started_again(said: Callable[[], str]) -> None:
