@@ -98,7 +98,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         ),
         example="microsoft/Phi-4-mini-instruct",
     ),
-    "vlm": Kind(about="answers messages with pictures", builtin=None, example="llava-hf/llava-interleave-qwen-0.5b-hf"),
+    "vlm": Kind(
+        about="answers messages with pictures", builtin=None, example="llava-hf/llava-interleave-qwen-0.5b-hf"
+    ),
     "caption": Kind(
         about="describes pictures", builtin=None, example="Salesforce/blip-image-captioning-base"
     ),
