@@ -105,7 +105,6 @@ async def test_a_worker_with_such_a_model_streams_at_an_engine(tmp_path: Path) -
     [
         ("vlm", "", "set it to HuggingFaceTB/SmolVLM-256M-Instruct, which is small, or llava-hf/"),
         ("caption", "builtin", "set it to Salesforce/blip-image-captioning-base for captions, or"),
-        ("vlm", "/no/such/model", "MODEL_ID is '/no/such/model': there is no such directory"),
     ],
 )
 def test_a_worker_without_its_model_ends_with_advice(worker_type: str, model_id: str, advice: str) -> None:

@@ -13,12 +13,10 @@ from __future__ import annotations
 from orbtrio.errors import ConfigError
 
 try:
-    import torch
+    import torch  # noqa: F401
     import transformers  # noqa: F401
 except (ImportError, OSError) as error:  # OSError: PyTorch finds its shared libraries by itself.
     raise ConfigError(
         f"MODEL_ID is set, and its model needs PyTorch and transformers, which cannot be imported ({error}):"
         " pip install '.[huggingface]', or unset MODEL_ID for the builtin model where there is one"
     ) from None
-
-__all__ = ["torch"]

@@ -51,9 +51,13 @@ class VideoModel:
         Raises:
             ValueError: there are too many.
         """
-        session = Sam3VideoInferenceSession(inference_device=self._place.device, dtype=self._place.dtype)
-        session.inference_state_device = session.video_storage_device = self._place.device
-        session.cache.inference_state_device = self._place.device
+        device = self._place.device
+        session = Sam3VideoInferenceSession(
+            inference_device=device,
+            inference_state_device=device,
+            video_storage_device=device,
+            dtype=self._place.dtype,
+        )
         session.processed_frames = _Newest()
         for prompt in wanted(prompts):
             number = session.add_prompt(prompt)
