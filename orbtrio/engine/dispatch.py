@@ -219,7 +219,7 @@ class Pool:
             even = (busiest.jobs_waiting + busiest.jobs_in_flight - helper.jobs_in_flight) // 2
             if helper.jobs_waiting or helper.blocked or even < 1:
                 return
-            jobs = busiest.take_oldest(min(helper.max_batch_size, even), helper.max_job_bytes)
+            jobs = busiest.take_oldest(min(helper.max_batch_size, even), helper)
             if not jobs:
                 return
             helper.put(jobs)
@@ -256,30 +256,29 @@ class Pool:
             if job.affinity is not None:
                 queue, most = self._keeper(job), 1
             else:
-                queue = self._next(len(job.wire))
+                queue = self._next(job)
                 most = 1
                 if queue is not None:
                     most = min(queue.room_in_batch, self._max_queued - queue.jobs_waiting)
                     most = min(most, share) if queue.eager else most
             stop = start + 1
             if queue is not None:
-                fits = queue.max_job_bytes
-                while stop < len(jobs) and stop - start < most and len(jobs[stop].wire) <= fits:
+                while stop < len(jobs) and stop - start < most and queue.takes(jobs[stop]):
                     stop += 1
             yield queue, jobs[start:stop]
             if queue is not None:
                 self._levels[queue.load_level].move_to_end(queue)
             start = stop
 
-    def _next(self, size: int) -> WorkerQueue | None:
+    def _next(self, job: Job) -> WorkerQueue | None:
         queue = self._filling
         if queue is None or not queue.jobs_waiting or queue.is_full or queue.blocked:
             queue = self._least_loaded()
             self._filling = None if queue.eager else queue
-        if size <= queue.max_job_bytes and queue.jobs_waiting < self._max_queued:
+        if queue.takes(job) and queue.jobs_waiting < self._max_queued:
             return queue
         # Rare: a job that not every worker takes, or a queue that is at its limit.
-        fitting = [queue for queue in self._by_load() if size <= queue.max_job_bytes]
+        fitting = [queue for queue in self._by_load() if queue.takes(job)]
         return next(
             (queue for queue in fitting if queue.jobs_waiting < self._max_queued), next(iter(fitting), None)
         )
@@ -294,14 +293,12 @@ class Pool:
         key = job.affinity
         assert key is not None
         queue = self._keys.get(key)
-        if queue is not None and len(job.wire) > queue.max_job_bytes:
+        if queue is not None and not queue.takes(job):
             return None
         if queue is None:
             queue = self._least_loaded()
-            if len(job.wire) > queue.max_job_bytes:
-                queue = next(
-                    (other for other in self._by_load() if len(job.wire) <= other.max_job_bytes), None
-                )
+            if not queue.takes(job):
+                queue = next((other for other in self._by_load() if other.takes(job)), None)
             if queue is None:
                 return None
             self._keys[key] = queue

@@ -15,6 +15,7 @@ import trio
 from orbtrio.engine.dispatch import Dispatcher, Pool
 from orbtrio.engine.intake import Counters, Intake, client_key
 from orbtrio.engine.jobs import Job, JobState, JobTable
+from orbtrio.engine.outlets import FileOutlet
 from orbtrio.engine.queues import QueueSettings, WorkerQueue
 from orbtrio.errors import RegistrationRefused
 from orbtrio.protocol.bulk import MAX_JOB_BYTES
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.jobs import Owner, Requester
-    from orbtrio.engine.queues import Outlet
+    from orbtrio.engine.outlets import Outlet
     from orbtrio.engine.resources import ResourceStore
     from orbtrio.protocol.messages import RegisterWorker, WorkerOutput, WorkerProgress, WorkerRequest
 
@@ -32,6 +33,9 @@ __all__ = ["Exchange"]
 
 # What is left of a message's limit for the parts of a response around the output.
 _RESPONSE_OVERHEAD: Final = 64 * 1024
+
+# Threads that read files for workers which have not the engine's disk.
+_READERS: Final = 4
 
 # How much a worker may leave unread before the next batch does not leave, unless `max_buffered_bytes` asks
 # for less.
@@ -59,6 +63,7 @@ class Exchange:
         )
         self._max_output_bytes = config.max_worker_message_bytes - _RESPONSE_OVERHEAD
         self._all_ended = trio.Event()
+        self._readers = trio.CapacityLimiter(_READERS)
 
     @property
     def draining(self) -> bool:
@@ -192,6 +197,10 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------- workers
 
+    def file_outlet(self, outlet: Outlet) -> FileOutlet:
+        """For a worker that has not the engine's disk; to be run. Extension ``inline_resources``."""
+        return FileOutlet(outlet, self._store, self._readers, self.flush)
+
     def add_worker(self, registration: RegisterWorker, outlet: Outlet) -> WorkerQueue:
         """A worker registered; jobs that waited for its type leave in the same turn.
 
@@ -298,6 +307,9 @@ class Exchange:
         )
 
     def _too_large(self, job: Job) -> None:
-        limit = max(queue.max_job_bytes for queue in self.dispatcher.pools[job.worker_type].workers)
-        text = f"the job has {len(job.wire)} bytes, its workers take {limit}; send large data as a resource"
+        workers = self.dispatcher.pools[job.worker_type].workers
+        limit = max(queue.max_job_bytes for queue in workers)
+        size = min(queue.weigh(job) for queue in workers)
+        text = f"the job has {size} bytes, its workers take {limit}; "
+        text += "send large data as a resource" if size == len(job.wire) else "its resources travel with it"
         self._end(job, "invalid_job", text)

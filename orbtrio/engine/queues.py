@@ -32,6 +32,7 @@ import attrs
 import trio
 
 from orbtrio.engine.jobs import Batch, Job, JobState
+from orbtrio.engine.outlets import FileOutlet, weight
 from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import CancelJobs
@@ -39,7 +40,10 @@ from orbtrio.protocol.messages import CancelJobs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Lane", "Outlet", "QueueSettings", "WorkerQueue", "acceptance", "living", "run_batcher"]
+    from orbtrio.engine.outlets import Outlet
+    from orbtrio.engine.resources import HeldFile
+
+__all__ = ["Lane", "QueueSettings", "WorkerQueue", "acceptance", "living", "run_batcher"]
 
 _QUEUED = JobState.QUEUED
 
@@ -57,20 +61,6 @@ class Lane(Protocol):
 
     def note_load(self, queue: WorkerQueue) -> None:
         """The queue has more or less to do than before."""
-
-
-class Outlet(Protocol):
-    """Where batches leave; `transport.Transport` is the real one."""
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes that the worker's side has not taken."""
-
-    def queue(self, *parts: bytes) -> None:
-        """Add one message, given in parts; it is written at the end of the turn."""
-
-    async def wait_sent(self, below: int = 0) -> None:
-        """Wait until at most so many bytes are unsent; raises ConnectionLost."""
 
 
 @attrs.frozen(kw_only=True)
@@ -130,6 +120,8 @@ class WorkerQueue:
         self._credit: float = settings.max_unanswered_batches or math.inf
         self._lane = lane
         self._outlet = outlet
+        # That of a worker that gets the files of its jobs along with them. None for nearly all.
+        self._files = outlet if isinstance(outlet, FileOutlet) else None
         self._jobs: deque[Job] = deque()
         self._bytes = 0
         self._open_batches: dict[Batch, None] = {}
@@ -189,32 +181,41 @@ class WorkerQueue:
             jobs.popleft()
         return None
 
+    def weigh(self, job: Job) -> int:
+        """What a job adds to a batch for this worker, in bytes."""
+        size = len(job.wire)
+        return size if self._files is None else size + sum(map(weight, job.files))
+
+    def takes(self, job: Job) -> bool:
+        """Whether a batch can be as large as this job."""
+        return self.weigh(job) <= self.max_job_bytes
+
     # ---- jobs in and out
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Queue jobs, given in order of acceptance, where their age puts them; then call `send_due`. P-17."""
         for job in jobs:
             job.owner = self
-            self._bytes += len(job.wire)
+            self._bytes += len(job.wire) if self._files is None else self.weigh(job)
         self.jobs_waiting += len(jobs)
         if self._jobs and self._jobs[-1].number > jobs[0].number:  # they come back from a lost worker
             self._jobs = deque(heapq.merge(jobs, self._jobs, key=acceptance))
         else:
             self._jobs.extend(jobs)
 
-    def take_oldest(self, most: int, max_bytes: int) -> list[Job]:
-        """Give up to `most` waiting jobs of at most `max_bytes` each away, oldest first."""
+    def take_oldest(self, most: int, heir: WorkerQueue) -> list[Job]:
+        """Give up to `most` waiting jobs away, oldest first, of those that `heir` takes."""
         taken: list[Job] = []
         kept: deque[Job] = deque()
         while self._jobs and len(taken) < most:
             job = self._jobs.popleft()
             if job.state is not _QUEUED:
                 continue
-            if len(job.wire) > max_bytes:
+            if not heir.takes(job):
                 kept.append(job)
                 continue
             taken.append(job)
-            self._bytes -= len(job.wire)
+            self._bytes -= self.weigh(job)
         self._jobs.extendleft(reversed(kept))
         self.jobs_waiting -= len(taken)
         return taken
@@ -244,7 +245,7 @@ class WorkerQueue:
         if batch is None:
             self.jobs_waiting -= 1
             self._lane.jobs_queued -= 1
-            self._bytes -= len(job.wire)
+            self._bytes -= self.weigh(job)
             if len(self._jobs) > 2 * self.jobs_waiting + 64:
                 self._jobs = deque(other for other in living(self._jobs) if other is not job)
             return
@@ -284,15 +285,21 @@ class WorkerQueue:
     def _send_batch(self, now: float) -> None:
         batch = Batch(now)
         wires: list[bytes] = []
+        files: dict[HeldFile, None] = {}  # each travels once
         size = 0
         while len(wires) < self.max_batch_size:
             job = self._head()
             if job is None:
                 break
             suspect = job.deliveries >= _SUSPECT_AFTER
-            if wires and (suspect or size + len(job.wire) > self.max_job_bytes):
+            more = len(job.wire)
+            if self._files is not None:
+                more += sum(weight(file) for file in set(job.files) - files.keys())
+            if wires and (suspect or size + more > self.max_job_bytes):
                 break
-            size += len(job.wire)
+            size += more
+            if self._files is not None:
+                files.update(dict.fromkeys(job.files))
             self._jobs.popleft()
             job.claim(batch)
             wires.append(job.wire)
@@ -302,12 +309,15 @@ class WorkerQueue:
         count = len(wires)
         batch.owed = count
         self._open_batches[batch] = None
-        self._bytes -= size
+        self._bytes -= size if self._files is None else sum(map(self.weigh, batch.jobs))
         self.jobs_waiting -= count
         self.jobs_in_flight += count
         self.batches_sent += 1
         self._lane.jobs_queued -= count
-        self._outlet.queue(*codec.batch_parts(wires))
+        if self._files is None:
+            self._outlet.queue(*codec.batch_parts(wires))
+        else:
+            self._files.queue_batch(wires, list(files))
         if self._outlet.buffered_bytes > self._max_unread_bytes:
             self._clogged = True
             self.alarm.cancel()  # the batcher waits for the wire instead of the clock

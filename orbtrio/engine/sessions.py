@@ -193,7 +193,10 @@ class Sessions:
         self, transport: Transport, connection: Connection, registration: RegisterWorker
     ) -> None:
         transport.max_message_bytes = self._config.max_worker_message_bytes
-        queue = self._exchange.add_worker(registration, transport)
+        files = None
+        if "inline_resources" in connection.extensions:
+            files = self._exchange.file_outlet(transport)
+        queue = self._exchange.add_worker(registration, files or transport)
         self.workers += 1
         too_large = False
         _log.info("%s: worker %s registered", transport.peer, queue.name)
@@ -201,6 +204,8 @@ class Sessions:
             self._flush()
             async with open_service_nursery() as nursery:
                 nursery.start_soon(run_batcher, queue, self._flush)
+                if files is not None:
+                    nursery.start_soon(files.run)
                 await self._read_outputs(transport, connection, queue, nursery)
         except RemoteProtocolError as error:
             too_large = error.close_code == 1009
