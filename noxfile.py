@@ -101,6 +101,11 @@ def models(session: nox.Session) -> None:
     install(session, "tests", "huggingface", extras="conformance,speed,demo,huggingface")
     install_models(session)
     session.run("pytest", "tests/models", *session.posargs)
+    for worker in ("llm", "object_detection", "segmentation", "video_segmentation"):
+        arguments = ("worker", "--launch", f"python -m workers.{worker}", "--profile", "orbtrio")
+        # 3: nothing is wrong, but some case could not be judged on this machine.
+        judged = ("python", "-m", "orbtrio.conformance", *arguments, "--seed", "1", "--max-seconds", "30")
+        session.run(*judged, success_codes=[0, 3])
 
 
 @nox.session
