@@ -16,10 +16,11 @@ To read it, follow a plan from the case that draws it to the verdict:
 | 2 | `search` | hypothesis draws plans, and makes one that failed small |
 | 3 | `runner` | a stage is set, the plan is played, the outcome judged by the profile |
 | 4 | `engine_stage`, `worker_stage`, `client_stage` | what cases play on: peers, time, demands, barriers |
-| 5 | `players`, `peer` | jobs and batches; messages and frames, all of them logged |
+| 5 | `players`, `client_players`, `peer` | jobs and batches; messages and frames, all of them logged |
 | 6 | `sockets`, `simulation`, `inprocess` | worlds: real time, a target of the zoo, our own engine |
 | 7 | `report` | what a person reads |
 
 `zoo` has programs that are wrong on purpose, `selftest` demands that each is found. `spec` knows the
-sentences, `profiles` which readings of them are right.
+sentences, of the spec and about extensions, which are judged where an engine announces them, or a peer asks;
+`profiles` knows which readings of them are right.
 """

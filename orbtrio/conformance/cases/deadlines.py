@@ -69,6 +69,8 @@ def own_deadline(stage: EngineStage, plan: Plan) -> None:
             diagnostic(job.deliveries[0].entry.get("timeout_ms", "nothing")),
         )
     expect_ended(stage, [job], "timeout", f"whose timeout_ms is {value}", within=timeout + 1.0)
+    if job.deliveries:
+        stage.count("timeout while a worker holds the job")
     took = job.responses[0].at - submitted
     stage.demand(
         took > timeout - 0.005,
