@@ -18,7 +18,7 @@ and checked in.
 A worker that ends is started again after 1 s, and later after 2, 4, … 60 s; once it has lived for a minute
 that begins anew. One that ends with status 2 is not started again: that is the status of settings that
 cannot work, which time does not heal. When told to stop, the fleet passes SIGTERM on, so that each worker
-finishes what it has in hand, and kills what is left after half a minute, or when told once more.
+finishes what it has in hand, and kills what is left after 35 s, or when told once more.
 
 Each worker has a session of its own, because Ctrl-C is meant for the fleet: workers that got it too would
 take the SIGTERM that follows for the second signal, which ends them at once.
@@ -53,7 +53,8 @@ _MOST_WORKERS: Final = 1000
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 60.0
 _LIVED_LONG: Final = 60.0
-_GRACE: Final = 30.0
+# A worker that drains has half a minute of its own.
+_GRACE: Final = 35.0
 # For what a worker has said to arrive, once it has ended: a process of its own may keep the pipe open.
 _LAST_WORDS: Final = 1.0
 _READ_BYTES: Final = 64 * 1024
