@@ -148,7 +148,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 HUGGINGFACE: Final = Model(
     about="models of Hugging Face",
     extra="huggingface",
-    runtimes=("numpy", "pillow", "pycocotools", "torch", "transformers"),
+    runtimes=("num2words", "numpy", "pillow", "pycocotools", "torch", "transformers"),
 )
 
 

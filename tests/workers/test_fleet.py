@@ -148,7 +148,7 @@ async def test_workers_are_told_to_stop_and_waited_for(said: Callable[[], str]) 
     assert await run_until(fleet, said, "| READY", signal.SIGTERM, times=2) == 0
     lines = said().splitlines()
     assert (
-        "fleet | SIGTERM: workers finish what they have in hand; killed after 30 s, or at once " in lines[2]
+        "fleet | SIGTERM: workers finish what they have in hand; killed after 35 s, or at once " in lines[2]
     )
     assert sorted(lines[-2:]) == ["shout-1 | finishing", "shout-2 | finishing"]
 
