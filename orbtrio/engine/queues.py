@@ -188,15 +188,19 @@ class WorkerQueue:
 
     def takes(self, job: Job) -> bool:
         """Whether a batch can be as large as this job."""
+        if self._files is None:
+            return len(job.wire) <= self.max_job_bytes
         return self.weigh(job) <= self.max_job_bytes
 
     # ---- jobs in and out
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Queue jobs, given in order of acceptance, where their age puts them; then call `send_due`. P-17."""
+        size = 0
         for job in jobs:
             job.owner = self
-            self._bytes += len(job.wire) if self._files is None else self.weigh(job)
+            size += len(job.wire)
+        self._bytes += size if self._files is None else sum(map(self.weigh, jobs))
         self.jobs_waiting += len(jobs)
         if self._jobs and self._jobs[-1].number > jobs[0].number:  # they come back from a lost worker
             self._jobs = deque(heapq.merge(jobs, self._jobs, key=acceptance))
@@ -285,7 +289,7 @@ class WorkerQueue:
     def _send_batch(self, now: float) -> None:
         batch = Batch(now)
         wires: list[bytes] = []
-        files: dict[HeldFile, None] = {}  # each travels once
+        files: dict[HeldFile, None] | None = None if self._files is None else {}  # each travels once
         size = 0
         while len(wires) < self.max_batch_size:
             job = self._head()
@@ -293,12 +297,12 @@ class WorkerQueue:
                 break
             suspect = job.deliveries >= _SUSPECT_AFTER
             more = len(job.wire)
-            if self._files is not None:
+            if files is not None:
                 more += sum(weight(file) for file in set(job.files) - files.keys())
             if wires and (suspect or size + more > self.max_job_bytes):
                 break
             size += more
-            if self._files is not None:
+            if files is not None:
                 files.update(dict.fromkeys(job.files))
             self._jobs.popleft()
             job.claim(batch)
@@ -317,7 +321,7 @@ class WorkerQueue:
         if self._files is None:
             self._outlet.queue(*codec.batch_parts(wires))
         else:
-            self._files.queue_batch(wires, list(files))
+            self._files.queue_batch(wires, list(files or ()))
         if self._outlet.buffered_bytes > self._max_unread_bytes:
             self._clogged = True
             self.alarm.cancel()  # the batcher waits for the wire instead of the clock

@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from orbtrio._nursery import open_service_nursery
-from orbtrio.engine import local
 from orbtrio.engine.clients import ClientFlusher
 from orbtrio.engine.exchange import Exchange
 from orbtrio.engine.http import Front
 from orbtrio.engine.listeners import listener_url, open_listeners, peer_address, tls_context
+from orbtrio.engine.local import LocalStream
+from orbtrio.engine.local import submit as submit_local
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
@@ -290,7 +291,30 @@ class Engine:
 
         Spec: "Full Request/Response Cycle".
         """
-        return await local.submit(self._serving(), worker_type, input, timeout=timeout, extra=extra)
+        return await submit_local(self._serving(), worker_type, input, timeout=timeout, extra=extra)
+
+    def stream(
+        self,
+        worker_type: str,
+        input: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        heartbeat: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> LocalStream:
+        """Run one job, without a socket, and follow how it gets on; as `orbtrio.Client.stream`.
+
+        Args:
+            worker_type, input, extra: As for `submit`.
+            timeout: Seconds for the whole job, at most what the setting `max_job_timeout` allows.
+            heartbeat: Seconds; a worker that has the job and tells nothing for so long is given up on.
+
+        Returns:
+            An asynchronous iterator of what the worker tells; its ``output`` is the result.
+        """
+        terms = {"timeout_ms": timeout, "heartbeat_ms": heartbeat}
+        asked = {name: seconds * 1000 for name, seconds in terms.items() if seconds is not None}
+        return LocalStream(self._serving, worker_type, input, {**(extra or {}), **asked})
 
     def _serving(self) -> Exchange:
         if self._exchange is None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from orbtrio.errors import JobTimedOut
+from orbtrio.errors import InvalidMessage, JobFailed, JobRefused, JobTimedOut
 from orbtrio.testing import open_fabric, wait_until_idle
 from tests.engine.extended import extended_worker
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from orbtrio.testing import FakeWorker
 
 
 async def test_a_cancelled_submit_tells_the_worker(autojump_clock: MockClock) -> None:
@@ -51,3 +54,196 @@ async def test_progress_of_a_job_that_nobody_watches_is_let_go(autojump_clock: M
             worker.report(job, percent=50)
             worker.answer(job)
         assert outputs == [{"echo": {"x": 1}}]
+
+
+# --- Streams ------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_gives_what_the_worker_tells_and_the_output(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress")
+        pieces = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_answer_in_pieces, worker, ["a", "b", "c"])
+            async with fabric.engine.stream("t", {"x": 1}, extra={"priority": 1}) as stream:
+                with pytest.raises(RuntimeError, match="no output"):
+                    _ = stream.output
+                async for piece in stream:
+                    pieces.append(piece)
+                    await trio.sleep(0.5)
+        assert pieces == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+        assert stream.output == {"extra": {"priority": 1}, "input": {"x": 1}}
+        assert stream.attempt == 1
+        assert [piece async for piece in stream] == []
+
+
+async def _answer_in_pieces(worker: FakeWorker, texts: list[str]) -> None:
+    (job,) = await worker.receive_batch()
+    for text in texts:
+        worker.report(job, text=text)
+        await trio.sleep(1)
+    worker.answer(job, {"extra": job.extra, "input": job.input})
+
+
+async def test_a_stream_may_be_read_late(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress")
+        stream = fabric.engine.stream("t", {})
+        async with stream:
+            (job,) = await worker.receive_batch()
+            worker.report(job, text="a")
+            worker.report(job, text="b")
+            worker.answer(job, {})
+            await wait_until_idle()
+            assert [piece async for piece in stream] == [{"text": "a"}, {"text": "b"}]
+        assert stream.output == {}
+
+
+async def test_a_job_that_fails_raises_from_the_loop_once(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress")
+        stream = fabric.engine.stream("t", {})
+        async with stream:
+            (job,) = await worker.receive_batch()
+            worker.report(job, text="a")
+            worker.fail(job, "too hard")
+            assert await anext(stream) == {"text": "a"}
+            with pytest.raises(JobFailed, match="too hard"):
+                await anext(stream)
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+            with pytest.raises(JobFailed, match="too hard"):
+                _ = stream.output
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "text"),
+    [
+        ({"timeout": 2.0}, JobTimedOut, "no answer within 2 s"),
+        ({"heartbeat": 1.5}, JobRefused, r"heartbeat_timeout: no progress within 1\.5 s"),
+        ({"timeout": 0}, JobRefused, "timeout_ms: expected a positive number"),
+    ],
+)
+async def test_a_stream_ends_on_its_own_terms(
+    autojump_clock: MockClock, terms: dict[str, float], error: type[Exception], text: str
+) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "cancel")
+        stream = fabric.engine.stream("t", {}, **terms)
+        with pytest.raises(error, match=text):
+            await anext(stream)
+        if "timeout" not in terms or terms["timeout"]:
+            (job,) = await worker.receive_batch()
+            assert await worker.receive_cancels() == [job.job_id]
+
+
+async def test_a_stream_that_is_left_stops_its_job(autojump_clock: MockClock) -> None:
+    """However it is left."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "cancel")
+
+        async def expect_cancel() -> None:
+            (job,) = await worker.receive_batch()
+            worker.report(job, text="a")
+            assert await worker.receive_cancels() == [job.job_id]
+            worker.fail(job, "cancelled")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_cancel)
+            async with fabric.engine.stream("t", {}) as stream:
+                assert await anext(stream) == {"text": "a"}
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+        with pytest.raises(RuntimeError, match="left"):
+            _ = stream.output
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_cancel)
+            async for _ in fabric.engine.stream("t", {}):
+                break
+            gc.collect()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_cancel)
+            stream = fabric.engine.stream("t", {})
+            with trio.move_on_after(5):
+                async for _ in stream:
+                    pass
+        assert fabric.engine.statistics().open_jobs == 0
+        await stream.aclose()
+
+
+async def test_a_stream_begins_again_with_another_worker(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        first = await extended_worker(fabric, "progress")
+        async with fabric.engine.stream("t", {}) as stream:
+            first.report(await first.receive_batch(), text="a")
+            assert await anext(stream) == {"text": "a"}
+            first.link.cut()
+            second = await extended_worker(fabric, "progress")
+            jobs = await second.receive_batch()
+            second.report(jobs, text="b")
+            await wait_until_idle()
+            assert stream.attempt == 1
+            assert await anext(stream) == {"text": "b"}
+            assert stream.attempt == 2
+            second.report(jobs, text="stale")
+            await wait_until_idle()
+            second.link.cut()
+            third = await extended_worker(fabric, "progress")
+            third.report(await third.receive_batch(), text="c")
+            await wait_until_idle()
+            assert await anext(stream) == {"text": "c"}
+            assert stream.attempt == 3
+
+
+@pytest.mark.parametrize(("pieces", "size"), [(10_001, 1), (70, 1 << 20)])
+async def test_a_reader_that_falls_too_far_behind_loses_its_job(
+    autojump_clock: MockClock, pieces: int, size: int
+) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "cancel")
+        async with fabric.engine.stream("t", {}) as stream:
+            (job,) = await worker.receive_batch()
+            for _ in range(pieces):
+                worker.report(job, text="x" * size)
+            assert await worker.receive_cancels() == [job.job_id]
+            for _ in range(10_000 if size == 1 else 63):
+                await anext(stream)
+            with pytest.raises(JobRefused, match="slow_reader"):
+                await anext(stream)
+
+
+async def test_a_stream_that_never_began_leaves_nothing(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric:
+        stream = fabric.engine.stream("t", {})
+        await stream.aclose()
+        assert [piece async for piece in stream] == []
+        with pytest.raises(InvalidMessage):
+            async with fabric.engine.stream("t", {"x": object()}):
+                raise AssertionError
+        await fabric.engine.stop(grace=0)
+        with pytest.raises(JobRefused, match="engine_stopped"):
+            await anext(fabric.engine.stream("t", {}))
+
+
+async def test_a_stream_hears_that_the_engine_stops(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric, fabric.engine.stream("t", {}) as stream:
+        await fabric.engine.stop(grace=0)
+        with pytest.raises(JobRefused, match="engine_stopped"):
+            await anext(stream)
+
+
+def test_a_stream_may_outlive_trio() -> None:
+    streams = []
+
+    async def main() -> None:
+        async with open_fabric() as fabric:
+            stream = fabric.engine.stream("t", {})
+            await stream._begin()
+            # As if nobody had told it that the engine is gone.
+            await fabric.engine.stop(grace=0)
+            stream._listener.over = False
+            streams.append(stream)
+
+    trio.run(main)
+    streams.clear()
+    gc.collect()
