@@ -123,7 +123,7 @@ def test_a_program_that_never_connects_is_given_up(
 def test_one_that_connects_and_says_nothing_is_for_the_cases(
     start: Callable[..., WorkerTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_target, "_START_PATIENCE", 2.0)
+    monkeypatch.setattr(worker_target, "_START_PATIENCE", 5.0)
     target = start("worker-never-registers")
     assert stage(target).peers
 

@@ -1,14 +1,21 @@
-"""Each fault of this module differs from the model in something that its cases are about."""
+"""Each fault about cancelling differs from the model in something that its cases are about, and not more."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orbtrio.conformance import suite
 from orbtrio.conformance.model import Role
+from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.zoo import faulty_cancelling
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import Mutant, mutants
+from tests.conformance.zoo.speaking import SECRET, answer, client, request, worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FAULTS = [
     pytest.param(known, id=name)
@@ -27,3 +34,22 @@ def test_a_fault_changes_the_model_and_names_cases_that_there_are(known: Mutant)
     assert issubclass(known.faulty, ModelEngine)
     assert set(vars(known.faulty)) - {"__module__", "__doc__"}
     assert all(suite.all_cases()[case_id].role is Role.ENGINE for case_id in known.kills)
+
+
+@pytest.mark.parametrize("known", FAULTS)
+def test_whatever_is_wrong_with_cancelling_other_jobs_are_done(known: Mutant, tmp_path: Path) -> None:
+    world = SimulatedWorld(known.faulty(tmp_path, secret=SECRET))
+    asker, other = client(world, "cancel", "engine_errors"), client(world)
+    asker.say(request("queued", worker_type="vlm"))
+    one, stock = worker(world, extensions=["cancel", "progress"]), worker(world, "caption")
+    timed = request("timed", "held")
+    timed["jobs"][0]["timeout_ms"] = 1000
+    asker.say(timed)
+    asker.say(request("at a stock worker", worker_type="caption"))
+    one.say({"type": "worker_progress", "progress": [{"id": "nobody's"}]})
+    world.wait(1.5)
+    for name in ("held", "at a stock worker", "queued", "unheard of"):
+        asker.say({"type": "cancel_request", "job_ids": [name]})
+    other.say(request("ordinary", worker_type="caption"))
+    answer(stock, *(job["id"] for message in stock.messages for job in message.get("inputs", ())))
+    assert [message["job_id"] for message in other.messages] == ["ordinary"]
