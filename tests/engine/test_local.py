@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -125,7 +125,7 @@ async def test_a_job_that_fails_raises_from_the_loop_once(autojump_clock: MockCl
     ],
 )
 async def test_a_stream_ends_on_its_own_terms(
-    autojump_clock: MockClock, terms: dict[str, float], error: type[Exception], text: str
+    autojump_clock: MockClock, terms: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     async with open_fabric() as fabric:
         worker = await extended_worker(fabric, "progress", "cancel")
