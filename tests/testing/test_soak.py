@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from orbtrio.engine import exchange, queues
+from orbtrio.engine import exchange, intake, queues
+from orbtrio.engine.clients import RemoteClient
 from orbtrio.engine.dispatch import Pool
 from orbtrio.engine.exchange import Exchange
+from orbtrio.engine.intake import Intake
 from orbtrio.engine.jobs import Job, JobTable
 from orbtrio.engine.queues import QueueSettings, WorkerQueue
-from orbtrio.engine.sessions import RemoteClient, Sessions
+from orbtrio.engine.sessions import Sessions
 from orbtrio.testing import _soak_life, _soak_stage, soak
 from orbtrio.testing.soak import Plan, SoakFailure, run_soak
 
@@ -99,8 +101,8 @@ def forget_jobs_of_lost_workers(original: Any, pool: Pool, jobs: Sequence[Job]) 
     pool.jobs_queued += len(jobs[:1])
 
 
-def leak_files(original: Any, some_exchange: Exchange, files: Any) -> None:
-    original(some_exchange, list(files)[1:])
+def leak_files(original: Any, some_intake: Intake, files: Any) -> None:
+    original(some_intake, list(files)[1:])
 
 
 def believe_anybody(original: Any, table: JobTable, job_id: str, owner: Any) -> Job | None:
@@ -135,8 +137,8 @@ def keep_jobs_of_lost_clients(original: Any, some_exchange: Exchange, requester:
     pass
 
 
-def tell_everybody(original: Any, client: RemoteClient, transport: Any, *, engine_errors: bool) -> None:
-    original(client, transport, engine_errors=True)
+def tell_everybody(original: Any, client: RemoteClient, transport: Any, extensions: frozenset[str]) -> None:
+    original(client, transport, extensions | {"engine_errors"})
 
 
 def say_nothing_of_timeouts(original: Any, client: RemoteClient, *reason: Any) -> None:
@@ -163,7 +165,7 @@ def log_an_error(original: Any, some_exchange: Exchange, *args: Any, **kwargs: A
         (RemoteClient, "__init__", tell_everybody, "a stock client is told"),
         (RemoteClient, "refuse", say_nothing_of_timeouts, "the client has heard nothing"),
         (Pool, "requeue", forget_jobs_of_lost_workers, "jobs are open still|timed out although"),
-        (Exchange, "_release", leak_files, "files are left"),
+        (Intake, "release", leak_files, "files are left"),
         (Exchange, "abandon_all", keep_jobs_of_lost_clients, "are left|are open still|after its end"),
         (Exchange, "remove_worker", log_an_error, "the engine has logged an error"),
         (JobTable, "answer", believe_anybody, "its answer is not what|no worker has had it"),
@@ -191,7 +193,7 @@ def test_finds_a_debounced_timer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "value", "finding"),
     [
-        (exchange, "_affinity", lambda value: None, "which belongs to"),
+        (intake, "_affinity", lambda value: None, "which belongs to"),
         (queues, "_SUSPECT_AFTER", 99, "has neighbours in its batch"),
         (_soak_life, "_PATIENCE", -1.0, "jobs are open still"),
     ],
