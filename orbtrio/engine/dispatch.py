@@ -263,7 +263,10 @@ class Pool:
                     most = min(most, share) if queue.eager else most
             stop = start + 1
             if queue is not None:
-                while stop < len(jobs) and stop - start < most and queue.takes(jobs[stop]):
+                fits = queue.max_job_bytes
+                while stop < len(jobs) and stop - start < most:
+                    if len(jobs[stop].wire) > fits or (jobs[stop].files and not queue.takes(jobs[stop])):
+                        break
                     stop += 1
             yield queue, jobs[start:stop]
             if queue is not None:

@@ -122,7 +122,7 @@ class Intake:
         self, requester: Requester, requests: list[JobRequest], files: Mapping[str, HeldFile]
     ) -> None:
         now = trio.current_time()
-        usual_deadline = now + self._config.job_timeout
+        deadline = now + self._config.job_timeout
         open_jobs = requester.open_jobs
         jobs: list[Job] = []
         for request in requests:
@@ -132,10 +132,10 @@ class Intake:
             affinity = None
             if pool is not None and pool.affinity_field is not None:
                 affinity = _affinity(request.input.get(pool.affinity_field))
-            deadline, heartbeat = usual_deadline, math.inf
+            watch = None
             if request.extra is not None and requester.extensions:
                 try:
-                    deadline, heartbeat = self._terms(request.extra, requester.extensions, now)
+                    watch = self._watch(request.extra, requester.extensions, now)
                 except ValueError as error:
                     self._refuse(requester, request.client_job_id, "invalid_job", str(error))
                     continue
@@ -182,25 +182,28 @@ class Intake:
                 job_files,
                 pool,
             )
-            if deadline != usual_deadline or heartbeat < math.inf:
-                job.watch = Watch(job_id, number, deadline, heartbeat)
+            if watch is not None:
+                watch.job_id, watch.number = job_id, number
+                job.watch, job.deadline = watch, watch.deadline
             self._table.accept(job)
             jobs.append(job)
         if jobs:
             self._counters.accepted += len(jobs)
             self._dispatcher.submit(jobs)
 
-    # What a job asks for itself: its deadline, and for how long its worker may be silent. To a client that
-    # asked for neither extension the two names are fields like any other.
-    def _terms(self, extra: Mapping[str, Any], extensions: frozenset[str], now: float) -> tuple[float, float]:
-        timeout, heartbeat = self._config.job_timeout, math.inf
+    # What a job asks for itself: its deadline, and for how long its worker may be silent; None for what is
+    # usual. To a client that asked for neither extension the two names are fields like any other.
+    def _watch(self, extra: Mapping[str, Any], extensions: frozenset[str], now: float) -> Watch | None:
+        usual = self._config.job_timeout
+        timeout = heartbeat = None
         if "engine_errors" in extensions:
-            asked = _seconds(extra, "timeout_ms")
-            if asked is not None:
-                timeout = min(asked, max(timeout, self._config.max_job_timeout))
+            timeout = _seconds(extra, "timeout_ms")
         if "progress" in extensions:
-            heartbeat = _seconds(extra, "heartbeat_ms") or heartbeat
-        return now + timeout, heartbeat
+            heartbeat = _seconds(extra, "heartbeat_ms")
+        timeout = usual if timeout is None else min(timeout, max(usual, self._config.max_job_timeout))
+        if timeout == usual and heartbeat is None:
+            return None
+        return Watch("", 0, now + timeout, math.inf if heartbeat is None else heartbeat)
 
     # The store is full or broken, or gone because the engine stops.
     def _store_trouble(self) -> str:

@@ -214,9 +214,7 @@ class JobTable:
             The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the
             id is unknown, late, a duplicate, another worker's, or nobody waits for it. P-23.
         """
-        job = self._jobs.get(job_id)
-        if job is None:
-            job = self._watched.get(job_id) or self._owed.get(job_id)
+        job = self._jobs.get(job_id) or self._watched.get(job_id) or self._owed.get(job_id)
         if job is None or job.owner is not owner or job.batch is None:
             return None
         return self._settle(job)
@@ -275,12 +273,10 @@ class JobTable:
         """
         if job.state is not IN_FLIGHT:
             return self.end(job)
-        self._remove(job)
+        self._close(job)
         job.state = ABANDONED
         job.deadline = until
         self._owed[job.job_id] = job
-        self.open_jobs -= 1
-        del job.requester.open_jobs[job.client_key]
         return True
 
     def requeue(self, job: Job, owner: Owner) -> bool:
@@ -296,34 +292,33 @@ class JobTable:
                 job.watch.returned()
             return True
         if job.state is ABANDONED:
-            self._remove(job)
+            del self._owed[job.job_id]
             job.state = SETTLED
         return False
 
     def _settle(self, job: Job) -> Job | None:
         # The owner first: it reads job.batch to know whether the job was queued or out.
         job.owner.let_go(job)
-        was_open = job.state is not ABANDONED
-        self._remove(job)
-        job.state = SETTLED
-        if not was_open:
-            return None
-        self.open_jobs -= 1
-        del job.requester.open_jobs[job.client_key]
-        return job
-
-    # Off its shelf. Its bytes are needed no more: it will not be sent again, and a queue drops its dead only
-    # when they surface.
-    def _remove(self, job: Job) -> None:
         if job.state is ABANDONED:
             del self._owed[job.job_id]
-        elif job.watch is None:
+            job.state = SETTLED
+            return None
+        self._close(job)
+        job.state = SETTLED
+        return job
+
+    # It is open no more. Its bytes need not wait: it will not be sent again, and a queue drops its dead only
+    # when they surface.
+    def _close(self, job: Job) -> None:
+        if job.watch is None:
             del self._jobs[job.job_id]
         else:
             del self._watched[job.job_id]
             self.watches.remove(job.job_id)
         self.size_bytes -= len(job.wire)
         job.wire = b""
+        self.open_jobs -= 1
+        del job.requester.open_jobs[job.client_key]
 
 
 def _number(job: Job) -> int:

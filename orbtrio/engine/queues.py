@@ -289,7 +289,7 @@ class WorkerQueue:
     def _send_batch(self, now: float) -> None:
         batch = Batch(now)
         wires: list[bytes] = []
-        files: dict[HeldFile, None] | None = None if self._files is None else {}  # each travels once
+        files: set[HeldFile] | None = None if self._files is None else set()  # each travels once
         size = 0
         while len(wires) < self.max_batch_size:
             job = self._head()
@@ -298,12 +298,11 @@ class WorkerQueue:
             suspect = job.deliveries >= _SUSPECT_AFTER
             more = len(job.wire)
             if files is not None:
-                more += sum(weight(file) for file in set(job.files) - files.keys())
+                more += sum(weight(file) for file in set(job.files) - files)
+                files.update(job.files)
             if wires and (suspect or size + more > self.max_job_bytes):
                 break
             size += more
-            if files is not None:
-                files.update(dict.fromkeys(job.files))
             self._jobs.popleft()
             job.claim(batch)
             wires.append(job.wire)
@@ -321,7 +320,9 @@ class WorkerQueue:
         if self._files is None:
             self._outlet.queue(*codec.batch_parts(wires))
         else:
-            self._files.queue_batch(wires, list(files or ()))
+            self._files.queue_batch(
+                wires, list(dict.fromkeys(file for job in batch.jobs for file in job.files))
+            )
         if self._outlet.buffered_bytes > self._max_unread_bytes:
             self._clogged = True
             self.alarm.cancel()  # the batcher waits for the wire instead of the clock
