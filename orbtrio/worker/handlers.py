@@ -14,6 +14,9 @@ jobs are cancelled. However it ends then, it ends as any other: with a result, o
 Answers leave in rounds. A round ends when the batch is done or `_ROUND` has passed, so that a quick model
 answers a batch in one message, while the first result of a slow one does not wait for the thirty-first: it
 has a deadline, and a client.
+
+Where jobs run side by side (`HandlerRunner.slots`), the link keeps the slots filled, whatever batch their
+jobs came in, and calls `run` once for each job.
 """
 
 from __future__ import annotations
@@ -68,6 +71,10 @@ class HandlerRunner:
         concurrency: How many calls may run at once.
         max_batch_size: Most inputs of one call.
 
+    Attributes:
+        slots: How many jobs run side by side, each begun and answered by itself. 1 for a handler that has
+            one call at a time, or takes whole batches: it wants one batch after the other.
+
     Raises:
         ConfigError: `concurrency` is less than 1.
     """
@@ -87,6 +94,7 @@ class HandlerRunner:
         self._is_async = _is_async(handler)
         self._round = partial(_together, max_batch_size) if batched else _one_by_one
         self._concurrency = concurrency
+        self.slots = 1 if batched else concurrency
         # The calls that run in the event loop, each in a scope.
         self._calls: dict[trio.CancelScope, list[Job]] = {}
         # Not Trio's own limiter: the forty threads of somebody's other work must not keep a model waiting,
@@ -103,7 +111,7 @@ class HandlerRunner:
             BaseException: only what is no `Exception`: those become errors of their jobs.
         """
         waiting = deque(jobs)
-        if self._concurrency == 1:
+        if self._concurrency == 1 or len(waiting) == 1:
             await self._work(waiting, answer)
             return
         async with trio.open_nursery() as nursery:

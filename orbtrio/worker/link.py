@@ -3,6 +3,12 @@
     engine --> _read --> _Backlog --> _prepare_ahead --> _compute: the handler --> outbox --> engine
                                 (if there is something to prepare)
 
+A handler that takes one batch after the other gets them so. One that does several jobs side by side has
+slots (`HandlerRunner.slots`): whatever batch a job came in, it begins when a slot is free and no older job
+waits, and is answered when it is done. A slot that waited for the rest of its batch would be a slot less, for
+as long as the longest of thirty-two chats. Batches are prepared side by side then, for with one job in each
+nothing else could be, and still taken up in their order.
+
 Reading never waits for computing, for whoever does not read answers no pings, hears of no cancelled job and
 learns nothing of a lost connection. Memory has to end somewhere all the same: with `MAX_BACKLOG` waiting,
 reading stops. An engine that knows `max_unanswered_batches` never gets there; one that does not ends up with
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
     from orbtrio.transport import Transport
     from orbtrio.worker.handlers import HandlerRunner
     from orbtrio.worker.inline import InlineFiles
+    from orbtrio.worker.jobs import Job
     from orbtrio.worker.preparing import Preparer
 
 __all__ = ["MAX_BACKLOG", "Link"]
@@ -52,8 +59,8 @@ logger = logging.getLogger("orbtrio.worker")
 MAX_BACKLOG: Final = 64 * 1024 * 1024
 _JOB_OVERHEAD: Final = 1024
 
-# Batches that are prepared before their turn; one of them lies in the channel, one waits to be put there.
-# Decoded pictures are large.
+# Batches that are prepared before their turn. Where they are prepared one by one, one of them lies in the
+# channel and one waits to be put there. Decoded pictures are large.
 _PREPARED_AHEAD: Final = 2
 
 # Lines about odd messages that one link may write to the log; the rest goes to debug.
@@ -91,9 +98,11 @@ class Link:
         self._outbox = Outbox(transport)
         self._report = self._outbox.report if "progress" in extensions else None
         self._backlog = _Backlog()
-        # From their arrival until they are answered, in the order of both.
-        self._open: deque[Batch] = deque()
+        # From their arrival until they are answered, and how many of their jobs are not.
+        self._open: dict[Batch, int] = {}
         self._finishing = False
+        # What is prepared for the slots, if there are any and there is anything to prepare.
+        self._ahead: _Ahead | None = None
         # Around whatever may be left at once when it is time to finish; None while a batch is in hand.
         self._idle: trio.CancelScope | None = None
 
@@ -101,7 +110,7 @@ class Link:
         """Take batches and answer them until asked to stop.
 
         An engine that knows of draining sends what is left elsewhere, gets all its answers, and closes. With
-        any other the batch in hand is finished, and the rest is its business.
+        any other the batches in hand are finished, and the rest is its business.
 
         Raises:
             ConnectionLost: the connection ended; with code 1000 after draining.
@@ -111,12 +120,21 @@ class Link:
             async with open_service_nursery() as nursery:
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._watch_stop, stop)
-                take = self._backlog.take
-                if self._preparer is not None or self._files is not None:
+                slots = self._runner.slots
+                if self._preparer is None and self._files is None:
+                    take = self._backlog.take
+                elif slots > 1:
+                    self._ahead = _Ahead(self._backlog, self._prepare, slots)
+                    nursery.start_soon(self._ahead.run)
+                    take = self._ahead.take
+                else:
                     put, prepared = trio.open_memory_channel[Batch](_PREPARED_AHEAD - 1)
                     nursery.start_soon(self._prepare_ahead, put)
                     take = prepared.receive
-                await self._compute(take)
+                if slots > 1:
+                    await self._fill_slots(take, slots)
+                else:
+                    await self._compute(take)
                 with suppress(ConnectionLost):
                     await self._transport.wait_sent()
         finally:
@@ -165,7 +183,7 @@ class Link:
         if not isinstance(message, JobBatch):
             return f"skipped a {type(message).__name__}, which is nothing for a worker"
         batch = Batch(message, size=len(raw), report=self._report)
-        self._open.append(batch)
+        self._open[batch] = len(batch.jobs)
         self._backlog.put(batch)
         if message.malformed:
             return f"skipped {message.malformed} members of a batch that are no jobs"
@@ -185,28 +203,120 @@ class Link:
     async def _prepare_ahead(self, put: trio.MemorySendChannel[Batch]) -> None:
         while True:
             batch = await self._backlog.take()
-            if self._files is not None:
-                await self._files.write(batch)
-            if self._preparer is not None:
-                await self._preparer.run(batch)
+            await self._prepare(batch)
             await put.send(batch)
 
+    async def _prepare(self, batch: Batch) -> None:
+        if self._files is not None:
+            await self._files.write(batch)
+        if self._preparer is not None:
+            await self._preparer.run(batch)
+
+    # The next batch; None when it is time to finish.
+    async def _next(self, take: Callable[[], Awaitable[Batch]]) -> Batch | None:
+        if self._finishing:
+            return None
+        batch = None
+        with trio.CancelScope() as self._idle:
+            batch = await take()
+        self._idle = None
+        return batch
+
     async def _compute(self, take: Callable[[], Awaitable[Batch]]) -> None:
-        while not self._finishing:
-            batch = None
-            with trio.CancelScope() as self._idle:
-                batch = await take()
-            self._idle = None
-            if batch is None:
-                break
+        while (batch := await self._next(take)) is not None:
             if batch.jobs:
                 await self._runner.run(batch.jobs.values(), self._outbox.answer)
+                await self._close(batch)
             else:
-                # The spec's example does the same, and whoever counts batches wants an answer to each.
-                await self._outbox.answer([])
-            if self._files is not None:
-                await self._files.delete(batch)
-            self._open.popleft()
+                await self._answer_nothing(batch)
+
+    # A batch is taken when a slot is free and not before: what has not begun can still go elsewhere.
+    async def _fill_slots(self, take: Callable[[], Awaitable[Batch]], count: int) -> None:
+        slots = trio.Semaphore(count)
+        async with trio.open_nursery() as nursery:
+            await slots.acquire()
+            while (batch := await self._next(take)) is not None:
+                if not batch.jobs:
+                    await self._answer_nothing(batch)
+                for job in batch.jobs.values():
+                    nursery.start_soon(self._compute_one, job, batch, slots)
+                    await slots.acquire()
+
+    async def _compute_one(self, job: Job, batch: Batch, slots: trio.Semaphore) -> None:
+        await self._runner.run((job,), self._outbox.answer)
+        self._open[batch] -= 1
+        if not self._open[batch]:
+            await self._close(batch)
+        if self._ahead is not None:
+            self._ahead.note_answer()
+        slots.release()
+
+    # The spec's example does the same, and whoever counts batches wants an answer to each.
+    async def _answer_nothing(self, batch: Batch) -> None:
+        await self._outbox.answer([])
+        await self._close(batch)
+
+    async def _close(self, batch: Batch) -> None:
+        if self._files is not None:
+            await self._files.delete(batch)
+        del self._open[batch]
+
+
+class _Ahead:
+    """Prepares batches side by side and hands them out in their order, for a handler with slots.
+
+    It takes batches in until every slot has a job or will have, and then two more: no others lie in memory.
+
+    Args:
+        backlog: Where they come from.
+        prepare: What to do with one.
+        slots: How many jobs run at once.
+    """
+
+    def __init__(self, backlog: _Backlog, prepare: Callable[[Batch], Awaitable[None]], slots: int) -> None:
+        self._backlog = backlog
+        self._prepare = prepare
+        self._slots = slots
+        # Batches that nobody has taken yet, and whether they are prepared.
+        self._batches: deque[tuple[Batch, trio.Event]] = deque()
+        self._jobs_unanswered = 0
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """Prepare until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                while len(self._batches) >= self._most:
+                    await self._changed.park()
+                batch = await self._backlog.take()
+                self._jobs_unanswered += len(batch.jobs)
+                ready = trio.Event()
+                self._batches.append((batch, ready))
+                self._arrived.unpark()
+                nursery.start_soon(self._prepare_one, batch, ready)
+
+    @property
+    def _most(self) -> int:
+        return _PREPARED_AHEAD if self._jobs_unanswered >= self._slots else self._slots
+
+    async def _prepare_one(self, batch: Batch, ready: trio.Event) -> None:
+        await self._prepare(batch)
+        ready.set()
+
+    async def take(self) -> Batch:
+        """The oldest batch, once it is prepared. For one task."""
+        while not self._batches:
+            await self._arrived.park()
+        await self._batches[0][1].wait()
+        batch, _ = self._batches.popleft()
+        self._changed.unpark()
+        return batch
+
+    def note_answer(self) -> None:
+        """One of the jobs of batches that were taken is done."""
+        self._jobs_unanswered -= 1
+        self._changed.unpark()
 
 
 class _Backlog:

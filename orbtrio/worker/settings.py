@@ -37,7 +37,10 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "WORKER_TYPE": Variable(None, "The queue to serve, as the engine's WORKER_TYPES knows it."),
     "WORKER_SECRET": Variable(None, "Required: the engine's WORKER_SECRET."),
     "SERVER_URL": Variable("ws://localhost:5000/ws", "Where the engine listens: ws:// or wss://."),
-    "MAX_BATCH_SIZE": Variable("32", "Most jobs that the model takes at once, 1 to 1000."),
+    # No default of its own: which of the two it is depends on the handler, which only `run_worker` knows.
+    "MAX_BATCH_SIZE": Variable(
+        None, "Most jobs of a batch, 1 to 1000. Default: 32; 1 if the worker does several jobs side by side."
+    ),
     "MAX_LATENCY_MS": Variable("30000", "Longest wait of a job for its batch to fill, in milliseconds."),
     "MODEL_ID": Variable(None, "Which model to load; unset or 'builtin' for the one that the worker brings."),
     "HF_TOKEN": Variable(None, "For models of Hugging Face that are not public; read by their library."),
@@ -80,8 +83,8 @@ def _websocket_url(settings: WorkerSettings, attribute: attrs.Attribute[str], va
         raise ConfigError(f"SERVER_URL is {value!r}: write it like ws://localhost:5000/ws or wss://host/ws")
 
 
-def _batch_size(settings: WorkerSettings, attribute: attrs.Attribute[int], value: int) -> None:
-    if not 1 <= value <= MAX_BATCH_SIZE:
+def _batch_size(settings: WorkerSettings, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and not 1 <= value <= MAX_BATCH_SIZE:
         raise ConfigError(f"MAX_BATCH_SIZE is {value}: set it to a whole number from 1 to {MAX_BATCH_SIZE}")
 
 
@@ -103,7 +106,8 @@ class WorkerSettings:
         worker_type: The queue it serves, e.g. ``"embedding"``.
         worker_secret: Shared with the engine; kept out of repr and logs.
         server_url: The engine's address.
-        max_batch_size: Most inputs that one call of a batched handler gets, 1 to 1000.
+        max_batch_size: Most jobs of a batch, 1 to 1000, and most inputs that one call of a batched handler
+            gets. None: what suits the handler, see `run_worker`.
         max_latency: Longest wait of a batch's oldest job, in seconds. Ours asks for `eager` batches, so jobs
             wait only while it is busy; an engine without that extension makes them wait this long.
         model_id: Which model to load; None for the builtin one. The runtime only carries it to ``load``.
@@ -118,7 +122,7 @@ class WorkerSettings:
     worker_type: str = attrs.field(validator=_worker_type)
     worker_secret: str = attrs.field(repr=False, validator=_not_empty)
     server_url: str = attrs.field(default="ws://localhost:5000/ws", validator=_websocket_url)
-    max_batch_size: int = attrs.field(default=32, validator=_batch_size)
+    max_batch_size: int | None = attrs.field(default=None, validator=_batch_size)
     max_latency: float = attrs.field(default=30.0, validator=_latency)
     model_id: str | None = None
     inline_resources: bool = False
@@ -161,10 +165,8 @@ def _number(name: str, given: Mapping[str, str], kind: type[int] | type[float]) 
     try:
         return kind(given[name])
     except ValueError:
-        whole = "a whole number" if kind is int else "a number"
-        raise ConfigError(
-            f"{name} is {given[name]!r}: set it to {whole}, e.g. {VARIABLES[name].default}"
-        ) from None
+        example = "a whole number, e.g. 32" if kind is int else "a number, e.g. 30000"
+        raise ConfigError(f"{name} is {given[name]!r}: set it to {example}") from None
 
 
 def _flag(name: str, given: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -92,6 +93,106 @@ async def test_backlog_is_bounded_and_the_link_survives_it(
         assert len(results) == 40
         worker.cancel()
     assert any("not reading more" in line for line in caplog.messages)
+
+
+# --- Side by side -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stock() -> FakeEngine:
+    """In place of `engine`, for what must hold at any."""
+    return FakeEngine()
+
+
+async def test_slot_that_is_free_takes_the_oldest_job_whatever_batch_it_came_in(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    worker = start(echo, concurrency=2)
+    async with engine.registered() as link:
+        link.send_jobs(a={"delay": 10}, b={"delay": 1}, c={"delay": 2})
+        link.send_jobs(d={"delay": 3}, e={"delay": 1})
+        link.send({"inputs": []})
+        for job_ids, at in (({"b"}, 1), ({"c"}, 3), ({"d"}, 6), ({"e"}, 7)):
+            assert (await link.receive_results(1)).keys() == job_ids
+            assert trio.current_time() == at
+        assert await link.receive() == {"type": "worker_output", "output": []}
+        assert (await link.receive_results(1)).keys() == {"a"}
+        assert trio.current_time() == 10
+        worker.cancel()
+
+
+async def test_slots_are_threads_where_the_handler_is_no_task(engine: FakeEngine, start: Start) -> None:
+    def handler(job_input: dict[str, Any]) -> dict[str, Any]:
+        assert released.wait(10) if job_input["wait"] else True
+        return {}
+
+    released = threading.Event()
+    worker = start(handler, concurrency=2)
+    async with engine.registered() as link:
+        link.send_jobs(a={"wait": True})
+        link.send_jobs(b={"wait": False})
+        assert await link.receive_results(1) == {"b": {}}
+        released.set()
+        assert await link.receive_results(1) == {"a": {}}
+        worker.cancel()
+
+
+async def test_cancelled_job_frees_its_slot_and_those_behind_it_are_not_run(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    began: list[str] = []
+
+    async def handler(job: Job) -> dict[str, Any]:
+        began.append(job.job_id)
+        return await echo(job.input)
+
+    worker = start(handler, concurrency=2, with_jobs=True)
+    async with engine.registered() as link:
+        for job_id in "abcd":
+            link.send_jobs(**{job_id: {"delay": 9}})
+        await trio.sleep(1)
+        link.send_cancel("b", "c")
+        cancelled = {"error": "cancelled"}
+        assert await link.receive_results(2) == {"b": cancelled, "c": cancelled}
+        assert trio.current_time() == 1
+        await link.receive_results(2)
+        assert trio.current_time() == 10
+        worker.cancel()
+    assert began == ["a", "b", "d"]
+
+
+async def test_stopped_at_a_stock_engine_it_finishes_what_has_begun(
+    stock: FakeEngine, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    stop = trio.Event()
+    options: dict[str, Any] = {"stop": stop, "concurrency": 2, "open_stream": stock.open_stream}
+    nursery.start_soon(partial(run_worker, echo, SETTINGS, **options))
+    async with stock.registered() as link:
+        link.send_jobs(a={"delay": 9}, b={"delay": 5}, c={"delay": 5})
+        link.send_jobs(d={"delay": 5})
+        await trio.sleep(1)
+        stop.set()
+        assert (await link.receive_results(3)).keys() == {"a", "b", "c"}
+        assert trio.current_time() == 10
+        with pytest.raises(ConnectionLost, match="1000"):
+            await link.receive()
+
+
+async def test_stopped_while_a_slot_is_free_it_takes_no_more(
+    stock: FakeEngine, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    stop = trio.Event()
+    options: dict[str, Any] = {"stop": stop, "concurrency": 2, "open_stream": stock.open_stream}
+    nursery.start_soon(partial(run_worker, echo, SETTINGS, **options))
+    async with stock.registered() as link:
+        link.send_jobs(a={"delay": 9})
+        await trio.sleep(1)
+        stop.set()
+        await trio.sleep(1)
+        link.send_jobs(b={})
+        assert (await link.receive_results(1)).keys() == {"a"}
+        with pytest.raises(ConnectionLost, match="1000"):
+            await link.receive()
 
 
 # --- Progress ---------------------------------------------------------------------------------------------
@@ -337,7 +438,7 @@ async def test_engine_that_is_lost_while_draining_is_not_sought_again(
     assert len(engine.attempts) == 1
 
 
-async def _drain_at(step: int) -> tuple[int, int]:
+async def _drain_at(step: int, concurrency: int) -> tuple[int, int]:
     """Two batches with reports, and a wish to stop after so many steps; answers and steps."""
     engine, stop = FakeEngine(announce=EXTENSIONS), trio.Event()
     seen: dict[str, list[str]] = {"a": [], "b": [], "c": [], "d": []}
@@ -369,7 +470,12 @@ async def _drain_at(step: int) -> tuple[int, int]:
             nursery.start_soon(play)
             instrument = InterruptAt(step, stop.set)
             trio.lowlevel.add_instrument(instrument)
-            await run_worker(handler, SETTINGS, with_jobs=True, stop=stop, open_stream=engine.open_stream)
+            options: dict[str, Any] = {
+                "with_jobs": True,
+                "concurrency": concurrency,
+                "open_stream": engine.open_stream,
+            }
+            await run_worker(handler, SETTINGS, stop=stop, **options)
             trio.lowlevel.remove_instrument(instrument)
             nursery.cancel_scope.cancel()
     assert len(engine.attempts) <= 1
@@ -377,11 +483,14 @@ async def _drain_at(step: int) -> tuple[int, int]:
     return sum(map(bool, seen.values())), instrument.steps
 
 
-def test_drained_at_any_moment_nothing_is_lost() -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_drained_at_any_moment_nothing_is_lost(concurrency: int) -> None:
     outcomes: set[int] = set()
     step, steps = 1, 1
     while step <= steps:
-        answers, steps = trio.run(_drain_at, step, clock=trio.testing.MockClock(autojump_threshold=0))
+        answers, steps = trio.run(
+            _drain_at, step, concurrency, clock=trio.testing.MockClock(autojump_threshold=0)
+        )
         outcomes.add(answers)
         step += 1
     assert outcomes == {0, 4}
@@ -415,6 +524,60 @@ async def test_next_batches_are_prepared_while_one_is_computed(engine: FakeEngin
         assert prepared == [0, 1, 2]
         release.set()
         assert await link.receive_results(5) == {f"job-{n}": {"value": 10 * n} for n in range(5)}
+        worker.cancel()
+
+
+async def test_two_jobs_are_prepared_ahead_of_those_in_the_slots(engine: FakeEngine, start: Start) -> None:
+    """And no more. Those for the slots are prepared at the same time."""
+    prepared: list[int] = []
+    together = threading.Barrier(3)
+    fifth, release = trio.Event(), trio.Event()
+    event_loop = trio.lowlevel.current_trio_token()
+
+    def prepare(job_input: dict[str, Any]) -> int:
+        n = int(job_input["n"])
+        if n < 3:
+            together.wait(10)
+        prepared.append(n)
+        if len(prepared) == 5:
+            event_loop.run_sync_soon(fifth.set)
+        return n * 10
+
+    async def handler(value: int) -> dict[str, Any]:
+        began.append(value)
+        await release.wait()
+        return {"value": value}
+
+    began: list[int] = []
+    worker = start(handler, prepare=prepare, concurrency=3)
+    async with engine.registered() as link:
+        for n in range(9):
+            link.send_jobs(**{f"job-{n}": {"n": n}})
+        await fifth.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert sorted(prepared) == [0, 1, 2, 3, 4]
+        assert began == [0, 10, 20]
+        release.set()
+        assert await link.receive_results(9) == {f"job-{n}": {"value": 10 * n} for n in range(9)}
+        assert began == [10 * n for n in range(9)]
+        worker.cancel()
+
+
+async def test_batches_without_jobs_are_no_way_around_the_bound(engine: FakeEngine, start: Start) -> None:
+    def prepare(job_input: dict[str, Any]) -> dict[str, Any]:
+        assert released.wait(10)
+        return job_input
+
+    released = threading.Event()
+    worker = start(echo, prepare=prepare, concurrency=2)
+    async with engine.registered() as link:
+        link.send_jobs(a={})
+        for _ in range(5):
+            link.send({"inputs": []})
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        released.set()
+        outputs = [(await link.receive())["output"] for _ in range(6)]
+        assert sorted(outputs, key=len) == [[]] * 5 + [[{"id": "a", "echo": {}}]]
         worker.cancel()
 
 
@@ -520,8 +683,37 @@ async def test_files_are_there_before_jobs_are_prepared(
         worker.cancel()
 
 
-async def test_files_of_a_lost_link_are_gone(
+async def test_files_are_gone_with_their_batch_while_older_ones_run(
     engine: FakeEngine, start: Start, inline: WorkerSettings, tmp_path: Path
+) -> None:
+    release = trio.Event()
+
+    async def handler(job: Job) -> dict[str, Any]:
+        if job.job_id in ("a", "c"):
+            await release.wait()
+        return {"data": read(job.input)["data"]}
+
+    worker = start(handler, settings=inline, concurrency=3, with_jobs=True)
+    async with engine.registered() as link:
+        link.send(batch_with_files("a"))
+        link.send(batch_with_files("b"))
+        link.send(batch_with_files("c", "d"))
+        assert (await link.receive_results(2)).keys() == {"b", "d"}
+        while len(left_over(tmp_path)) > 2:  # noqa: ASYNC110  (the disk knows no events)
+            await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        release.set()
+        assert await link.receive_results(2) == {"a": {"data": b"picture"}, "c": {"data": b"picture"}}
+        link.send_jobs(e={"filepath": "/"})
+        await link.receive_results(1)
+        while left_over(tmp_path):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        worker.cancel()
+
+
+@pytest.mark.parametrize(("concurrency", "files"), [(1, 3), (2, 4)])
+async def test_files_of_a_lost_link_are_gone(
+    engine: FakeEngine, start: Start, inline: WorkerSettings, tmp_path: Path, concurrency: int, files: int
 ) -> None:
     started = trio.Event()
 
@@ -530,13 +722,13 @@ async def test_files_of_a_lost_link_are_gone(
         await trio.sleep_forever()
         raise AssertionError
 
-    worker = start(handler, settings=inline)
+    worker = start(handler, settings=inline, concurrency=concurrency)
     async with engine.registered() as link:
-        for n in range(4):
+        for n in range(6):
             link.send(batch_with_files(f"job-{n}"))
         await started.wait()
-        # One is computed, two are prepared.
-        while len(left_over(tmp_path)) < 3:  # noqa: ASYNC110  (the disk knows no events)
+        # Two are prepared beside those that run.
+        while len(left_over(tmp_path)) < files:  # noqa: ASYNC110  (the disk knows no events)
             await trio.sleep(0.01)
     async with engine.registered():
         assert left_over(tmp_path) == []

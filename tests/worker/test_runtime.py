@@ -6,6 +6,7 @@ Handlers are async here and time is virtual; what needs threads or real processe
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import cbor2
@@ -13,7 +14,9 @@ import pytest
 import trio
 import trio.testing
 
+import orbtrio
 from orbtrio.errors import ConfigError, ConnectionLost
+from orbtrio.testing import open_fabric
 from orbtrio.transport import TransportLimits
 from orbtrio.worker import WorkerSettings, run_worker
 from tests.worker.fake_engine import FakeEngine, InterruptAt
@@ -84,6 +87,42 @@ async def test_registers_first_and_at_once(
         }
     assert engine.attempts == [0]
     worker.cancel()
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "batched", "given", "size", "unanswered"),
+    [
+        (1, False, None, 32, 2),
+        (1, True, None, 32, 2),
+        (4, True, None, 32, 2),
+        (4, False, None, 1, 5),
+        (4, False, 1, 1, 5),
+        (4, False, 8, 8, 2),
+        (20, False, 8, 8, 4),
+    ],
+)
+async def test_asks_for_batches_that_suit_its_handler(
+    engine: FakeEngine,
+    nursery: trio.Nursery,
+    *,
+    concurrency: int,
+    batched: bool,
+    given: int | None,
+    size: int,
+    unanswered: int,
+) -> None:
+    settings = WorkerSettings(worker_type="echo", worker_secret="hush", max_batch_size=given)
+    options: dict[str, Any] = {
+        "batched": batched,
+        "concurrency": concurrency,
+        "open_stream": engine.open_stream,
+    }
+    nursery.start_soon(partial(run_worker, echo, settings, **options))
+    async with engine.connection() as link:
+        config = (await link.receive())["worker_config"]
+        assert (config["max_batch_size"], config["max_unanswered_batches"]) == (size, unanswered)
+        assert config["eager"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_is_started_once_it_has_registered(
@@ -496,22 +535,126 @@ async def test_results_of_a_lost_link_are_sent_on_no_other(
     assert calls == ["a", "d"]
 
 
-async def test_what_is_no_exception_ends_the_worker(engine: FakeEngine, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_what_is_no_exception_ends_the_worker(
+    engine: FakeEngine, autojump_clock: MockClock, concurrency: int
+) -> None:
     """F-37. It comes out bare, and the engine is told that nothing more will come."""
 
     async def handler(job_input: dict[str, Any]) -> dict[str, Any]:
+        if job_input:
+            await trio.sleep_forever()
         raise SystemExit(3)
 
     async def play() -> None:
         async with engine.registered() as link:
-            link.send_jobs(a={})
+            link.send_jobs(a={}, b={"endless": True})
             with pytest.raises(ConnectionLost, match="1001"):
                 await link.receive()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play)
         with pytest.raises(SystemExit):
-            await run_worker(handler, SETTINGS, open_stream=engine.open_stream)
+            await run_worker(handler, SETTINGS, concurrency=concurrency, open_stream=engine.open_stream)
+
+
+# --- Side by side, at a real engine -----------------------------------------------------------------------
+
+
+async def test_job_begins_at_once_while_a_slot_is_free(autojump_clock: MockClock) -> None:
+    """It waits neither for company, nor for those that are running."""
+    async with open_fabric() as fabric, trio.open_nursery() as nursery:
+        await fabric.start_worker(echo, "t", concurrency=4)
+        client = await fabric.connect()
+        for _ in range(3):
+            nursery.start_soon(client.submit, "t", {"delay": 100})
+            await trio.sleep(1)
+        began = trio.current_time()
+        assert await client.submit("t", {"delay": 2}) == {"echo": {"delay": 2}}
+        assert trio.current_time() == pytest.approx(began + 2, abs=0.005)
+
+
+async def test_jobs_begin_in_their_order_in_slots_that_are_never_empty(autojump_clock: MockClock) -> None:
+    began: list[int] = []
+
+    async def handler(job_input: dict[str, Any]) -> dict[str, Any]:
+        began.append(job_input["n"])
+        await trio.sleep(job_input["delay"])
+        return {}
+
+    async with open_fabric() as fabric:
+        await fabric.start_worker(handler, "t", concurrency=3)
+        client = await fabric.connect()
+        start = trio.current_time()
+        # One slot for the first, two for the others: half of 29 s.
+        inputs = [{"n": n, "delay": 1 if n else 14.5} for n in range(30)]
+        async for _ in client.submit_many([orbtrio.Job("t", job_input) for job_input in inputs]):
+            pass
+        assert began == list(range(30))
+        assert trio.current_time() == pytest.approx(start + 15, abs=0.6)
+
+
+async def test_what_finds_no_slot_stays_with_the_engine_and_goes_to_others(autojump_clock: MockClock) -> None:
+    async def stuck(job_input: dict[str, Any]) -> dict[str, Any]:
+        await trio.sleep(100)
+        return {"stuck": True}
+
+    async with open_fabric() as fabric:
+        await fabric.start_worker(stuck, "t", concurrency=3)
+        client = await fabric.connect()
+        outputs: list[dict[str, Any]] = []
+
+        async def submit() -> None:
+            outputs.extend(
+                [result.output async for result in client.submit_many([orbtrio.Job("t", {})] * 20)]
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            await trio.sleep(1)
+            await fabric.start_worker(echo, "t", concurrency=3)
+        # Three that ran there, and one that was at hand.
+        assert sum("stuck" in output for output in outputs) == 4
+
+
+async def test_job_side_by_side_is_cancelled_and_frees_its_slot(autojump_clock: MockClock) -> None:
+    async with open_fabric() as fabric, trio.open_nursery() as nursery:
+        await fabric.start_worker(echo, "t", concurrency=2)
+        client = await fabric.connect()
+        for _ in range(3):
+            nursery.start_soon(client.submit, "t", {"delay": 100})
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    async with open_fabric() as fabric, trio.open_nursery() as nursery:
+        await fabric.start_worker(echo, "t", concurrency=2)
+        client = await fabric.connect()
+        for _ in range(3):
+            with trio.move_on_after(1):
+                async with trio.open_nursery() as waiting:
+                    for _ in range(3):  # Two run, one is at hand.
+                        waiting.start_soon(client.submit, "t", {"delay": 100})
+        assert await client.submit("t", {"delay": 1}) == {"echo": {"delay": 1}}
+        assert trio.current_time() < 10
+
+
+async def test_worker_that_is_lost_with_several_jobs_gives_all_of_them_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fabric() as fabric, trio.open_nursery() as nursery:
+        first = await fabric.start_worker(echo, "t", concurrency=2)
+        client = await fabric.connect()
+        done: list[Any] = []
+
+        async def submit(n: int) -> None:
+            done.append((await client.submit("t", {"delay": 10, "n": n}))["echo"]["n"])
+
+        for n in range(6):
+            nursery.start_soon(submit, n)
+            await trio.sleep(0.1)
+        await first.kill()
+        await fabric.start_worker(echo, "t", concurrency=6)
+        await trio.sleep(11)
+        assert sorted(done) == list(range(6))
 
 
 # --- The end ----------------------------------------------------------------------------------------------

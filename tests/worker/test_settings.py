@@ -11,12 +11,13 @@ NEEDED = {"WORKER_TYPE": "embedding", "WORKER_SECRET": "hush"}
 
 
 def test_defaults_are_those_of_the_spec() -> None:
+    """That of MAX_BATCH_SIZE depends on the handler: `test_runtime` has it."""
     settings = WorkerSettings.from_environ(NEEDED)
     assert settings == WorkerSettings(
         worker_type="embedding",
         worker_secret="hush",
         server_url="ws://localhost:5000/ws",
-        max_batch_size=32,
+        max_batch_size=None,
         max_latency=30.0,
         model_id=None,
         inline_resources=False,
