@@ -20,7 +20,7 @@ Three tasks serve any number of jobs, all in the nursery of `connect`:
 | `outbox` | what waits, what the engine has, which job it will not take; pure, time is an argument |
 | `link` | that connections end, why they do, and what follows |
 | `many` | a source that is slow, a consumer that is slow, and a loop that is left early |
-| `stream` | results in pieces: a reader that is slow, one that leaves, and pieces that start again |
+| `stream` | that a ticket may have an owner who reads in pieces; for them see `orbtrio.streams` |
 | `client` | how an input becomes a ticket, and a ticket an output or an exception |
 
 What is submitted in the same turn of the event loop is packed into one request, because the writer runs after
@@ -46,7 +46,7 @@ from __future__ import annotations
 from orbtrio.client.client import Client, ClientStatistics, connect
 from orbtrio.client.link import ClientLimits
 from orbtrio.client.many import Job, JobResult, JobResults
-from orbtrio.client.stream import JobStream
+from orbtrio.streams import JobStream
 
 __all__ = [
     "Client",

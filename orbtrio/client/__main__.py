@@ -1,6 +1,6 @@
 """``python -m orbtrio.client``: jobs from a command line, results as lines of JSON.
 
-Exit status 0: every job has a result. 1: one has not. 2: the command was wrong. 3: no engine, or it does not
+Exit status 0: every job has a result. 1: one has not, or it could not be written. 2: the command was wrong. 3: no engine, or it does not
 want this client, or it went for good. 128 and more: a signal ended it before all was done.
 
 The first SIGINT or SIGTERM ends the drawing of jobs, and those that are open are waited for; the second
@@ -26,7 +26,16 @@ from orbtrio.client import _program_inputs as inputs
 from orbtrio.client import _program_pictures as pictures
 from orbtrio.client import _program_source as sources
 from orbtrio.client._program_inputs import Asked, Entry, Problem, Refused
-from orbtrio.client._program_output import InOrder, Progress, ReaderGone, Writer, describe, to_line
+from orbtrio.client._program_output import (
+    InOrder,
+    Progress,
+    ReaderGone,
+    Unwritable,
+    Writer,
+    describe,
+    open_standard_streams,
+    to_line,
+)
 from orbtrio.client._program_watch import Watcher
 from orbtrio.client.client import connect
 from orbtrio.errors import ConfigError, ConnectionLost, OrbError, RegistrationRefused
@@ -137,6 +146,7 @@ def main(
 
     A token, if the engine asks for one, comes from CLIENT_TOKEN, or from the file ORB_CLIENT_TOKEN_FILE.
     """
+    open_standard_streams()
     try:
         asked = Asked(
             texts=texts,
@@ -159,6 +169,9 @@ def main(
         sys.exit(_NO_ENGINE)
     except ReaderGone:
         sys.exit(128 + signal.SIGPIPE)
+    except Unwritable as error:
+        click.echo(f"Error: results cannot be written to standard output: {error}", err=True)
+        sys.exit(1)
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -180,6 +193,10 @@ def _plan(worker_type: str | None, names: tuple[str, ...], asked: Asked, options
             raise Refused("name a worker TYPE first, e.g. object_detection")
         if sys.stdin.isatty():
             raise Refused("nothing to send: name a worker TYPE, or give lines of JSON on standard input")
+    if worker_type is not None:
+        inputs.check_words(worker_type, asked)
+    if existing and not watch:
+        raise Refused("--existing goes with --watch only")
     files = inputs.expand([Path(name) for name in names if name != "-"])
     bare = not (files or asked.texts or asked.prompts)
     if watch and (files or lines or asked.texts):
@@ -302,7 +319,7 @@ class _Program:
                 async for entry in entries:
                     yield entry
         if plan.watcher is not None and plan.worker_type is not None:
-            async with aclosing(plan.watcher.pictures()) as found:
+            async with aclosing(plan.watcher.pictures(self._progress.say)) as found:
                 async for path in found:
                     async with aclosing(self._of(plan.worker_type, [path])) as entries:
                         async for entry in entries:

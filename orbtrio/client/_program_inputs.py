@@ -27,6 +27,7 @@ __all__ = [
     "Entry",
     "Problem",
     "Refused",
+    "check_words",
     "expand",
     "from_arguments",
     "from_line",
@@ -42,6 +43,17 @@ _DESCRIBE: Final = "Describe this picture."
 # Whose prompts say what to do with each file, rather than being jobs of their own.
 _PROMPTED: Final = ("llm", "vlm", "caption", "segmentation", "video_segmentation")
 _ONE_PER_FILE: Final = ("segmentation", "video_segmentation")
+# Which words a type of the spec has a use for; others would be left out without a word.
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "embedding": ("--text",),
+    "llm": ("--text", "--prompt", "--system"),
+    "vlm": ("--text", "--prompt", "--system"),
+    "caption": ("--prompt",),
+    "object_detection": (),
+    "segmentation": ("--prompt",),
+    "video_segmentation": ("--prompt",),
+    "motion_energy": (),
+}
 # Types that take what another one takes.
 _LIKE: Final = {"fast_embedding": "embedding", "llm_fast": "llm"}
 
@@ -124,6 +136,16 @@ def from_arguments(worker_type: str, asked: Asked, files: Sequence[Path]) -> Ite
             yield Problem(text=str(refusal), worker_type=worker_type, file=str(file))
 
 
+def check_words(worker_type: str, asked: Asked) -> None:
+    """Raise `Refused` if there are words that jobs of this type have no place for."""
+    taken = _WORDS.get(_LIKE.get(worker_type, worker_type), ("--text", "--prompt"))
+    given = {"--text": asked.texts, "--prompt": asked.prompts, "--system": asked.system}
+    for option, words in given.items():
+        if words and option not in taken:
+            known = ", ".join(taken) or "pictures only"
+            raise Refused(f"{worker_type} has no use for {option}; it takes {known}")
+
+
 def count(worker_type: str, asked: Asked, files: Sequence[Path]) -> int:
     """How many jobs `from_arguments` will make, if all files can be read."""
     kind, words = _LIKE.get(worker_type, worker_type), len(asked.texts) + len(asked.prompts)
@@ -145,21 +167,32 @@ def _made(worker_type: str, kind: str, asked: Asked, files: Sequence[Path]) -> I
 def expand(paths: Sequence[Path]) -> list[Path]:
     """Files as they are, folders as the pictures in them, sorted by name.
 
+    What bears a picture's name in a folder and is no file, such as another folder, is left out; a pipe would
+    be read for ever.
+
     Raises:
         Refused: there is no such file, or no picture in a folder.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES)
-            if not inside:
-                raise Refused(f"{path}: no pictures in there ({', '.join(sorted(PICTURE_SUFFIXES))})")
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise Refused(f"{path}: there is no such file")
+        try:
+            files += _expanded(path)
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}") from None
     return files
+
+
+def _expanded(path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = sorted(
+            one for one in path.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES and one.is_file()
+        )
+        if not inside:
+            raise Refused(f"{path}: no pictures in there ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        return inside
+    if path.is_file():
+        return [path]
+    raise Refused(f"{path}: " + ("neither a file nor a folder" if path.exists() else "there is no such file"))
 
 
 _Made = tuple[Path | None, dict[str, Any], tuple[Image, ...]]

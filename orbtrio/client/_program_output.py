@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from orbtrio.client.link import Signal
+from orbtrio._waking import Signal
 from orbtrio.errors import (
     ConnectionLost,
     JobFailed,
@@ -28,7 +30,16 @@ from orbtrio.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["InOrder", "Progress", "ReaderGone", "Writer", "describe", "to_line"]
+__all__ = [
+    "InOrder",
+    "Progress",
+    "ReaderGone",
+    "Unwritable",
+    "Writer",
+    "describe",
+    "open_standard_streams",
+    "to_line",
+]
 
 _MOST_UNWRITTEN: Final = 1 << 20
 _REPORT_INTERVAL: Final = 10.0
@@ -38,6 +49,24 @@ _CONTROLS: Final = {number: None for number in (*range(32), *range(127, 160)) if
 
 class ReaderGone(Exception):
     """Nobody reads our output any more."""
+
+
+class Unwritable(Exception):
+    """Our output cannot be written, because the disk is full or the like; the text says why."""
+
+
+def open_standard_streams() -> None:
+    """Give each standard stream that is closed to ``/dev/null``.
+
+    Or the first socket would get its number, and results would be written there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  (until the end)
 
 
 # --- Lines -------------------------------------------------------------------------------------------------
@@ -103,7 +132,7 @@ class Writer:
         """Write until `finish`.
 
         Raises:
-            ReaderGone: it cannot.
+            ReaderGone, Unwritable: it cannot.
         """
         while True:
             while not self._parts and not self._ended:
@@ -139,8 +168,13 @@ class Writer:
         while rest:
             try:
                 rest = rest[self._write(bytes(rest)) :]
-            except OSError as error:
+            except BlockingIOError:
+                # A terminal or pipe that another program has set so, and which is full.
+                select.select((), (1,), (), 1.0)
+            except BrokenPipeError as error:
                 raise ReaderGone(error.strerror) from None
+            except OSError as error:
+                raise Unwritable(error.strerror) from None
 
 
 class InOrder:
@@ -214,7 +248,8 @@ class Progress:
     def say(self, text: str) -> None:
         """A word to whoever looks."""
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            with suppress(OSError):  # That nobody looks is no reason to end.
+                print(text, file=sys.stderr, flush=True)
 
     async def run(self) -> None:
         """Show it until cancelled."""

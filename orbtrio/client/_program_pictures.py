@@ -22,6 +22,8 @@ __all__ = ["draw_result", "require_pillow", "shrink"]
 
 _ADVICE: Final = "pip install pillow"
 _FIRST_SIDE: Final = 2048
+# Of a file's name, in bytes; file systems take 255.
+_MOST_NAME: Final = 200
 
 
 def require_pillow(what_for: str) -> None:
@@ -82,11 +84,23 @@ def draw_result(
         if drawn is None:
             return None
         stem = re.sub(r"[^\w.-]", "_", Path(name).stem) if name else "picture"
+        stem = stem.encode()[:_MOST_NAME].decode(errors="ignore")
         path = folder / f"{index:06d}-{stem}.png"
-        drawn.save(path)
+        file = io.BytesIO()
+        drawn.save(file, "PNG")
+        _write(path, file.getvalue())
     except Exception as error:  # Pillow's, as above; a result that is drawn or not is a result all the same.
         raise Refused(f"not drawn: {type(error).__name__}: {error}") from None
     return path
+
+
+# Whole or not at all: half a picture on a full disk looks like one.
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 # Upright, as the workers see it.

@@ -11,6 +11,7 @@ To look is portable and knows network disks, which tell nobody of what comes. Re
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,7 @@ import trio
 from orbtrio.client._program_inputs import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
 __all__ = ["Watcher", "ends_rightly"]
 
@@ -55,11 +56,17 @@ class Watcher:
         self._interval = interval
         self._existing = existing
         self._seen: dict[str, _Seen] = {}
+        self._say: Callable[[str], None] = lambda text: None
 
-    async def pictures(self) -> AsyncGenerator[Path, None]:
-        """New pictures, and those that have been written anew, for ever."""
+    async def pictures(self, say: Callable[[str], None] = lambda text: None) -> AsyncGenerator[Path, None]:
+        """New pictures, and those that have been written anew, for ever.
+
+        Args:
+            say: Told when the folder cannot be looked into, and when it can be again.
+        """
+        self._say = say
         if not self._existing:
-            for name, shape in (await self._look()).items():
+            for name, shape in (await self._look() or {}).items():
                 self._seen[name] = _Seen(shape, trio.current_time(), done=True)
         while True:
             for path in await self._whole():
@@ -68,6 +75,8 @@ class Watcher:
 
     async def _whole(self) -> list[Path]:
         found = await self._look()
+        if found is None:
+            return []  # Nothing is known of its pictures; forgotten, all would be new when it is back.
         now = trio.current_time()
         # Names that are gone are forgotten: what comes under such a name is new.
         self._seen = {name: seen for name, seen in self._seen.items() if name in found}
@@ -84,14 +93,16 @@ class Watcher:
                     whole.append(path)
         return whole
 
-    # Size and time of each picture, by its name.
-    async def _look(self) -> dict[str, tuple[int, int]]:
+    # Size and time of each picture, by its name; None if it cannot be known.
+    async def _look(self) -> dict[str, tuple[int, int]] | None:
+        found, problem = None, ""
         try:
             found = await trio.to_thread.run_sync(_list, self._folder, abandon_on_cancel=True)
         except OSError as error:
-            self.problem = f"{self._folder}: {error.strerror}"
-            return {}
-        self.problem = ""
+            problem = f"{self._folder}: {error.strerror}"
+        if problem != self.problem:
+            self.problem = problem
+            self._say(f"{problem}; looking again" if problem else f"{self._folder}: there again")
         return found
 
 
@@ -102,12 +113,11 @@ def _list(folder: Path) -> dict[str, tuple[int, int]]:
             # Hidden ones are what programs write to before they rename.
             if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in PICTURE_SUFFIXES:
                 continue
-            try:
+            # Gone since, a link that leads nowhere or in a circle: that one's trouble, not the folder's.
+            with suppress(OSError):
                 if entry.is_file():
                     status = entry.stat()
                     found[entry.name] = (status.st_size, status.st_mtime_ns)
-            except FileNotFoundError:
-                continue
     return found
 
 

@@ -12,16 +12,18 @@ import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
-from orbtrio.client.link import ClientLimits, Link, Signal
+from orbtrio._waking import Signal
+from orbtrio.client.link import ClientLimits, Link
 from orbtrio.client.many import Job, JobResults
 from orbtrio.client.outbox import Outbox
-from orbtrio.client.stream import JobStream
+from orbtrio.client.stream import StreamOwner
 from orbtrio.client.tickets import Ticket, measure
 from orbtrio.errors import ConnectionLost, InvalidMessage, ResourceRejected
 from orbtrio.inputs import attach
 from orbtrio.protocol.codec import request_job
 from orbtrio.protocol.messages import RegisterClient
 from orbtrio.protocol.references import MARKER, collect
+from orbtrio.streams import JobStream, Pieces
 from orbtrio.transport import open_client_transport
 
 if TYPE_CHECKING:
@@ -239,8 +241,14 @@ class Client:
             loop what `submit` would raise, after the pieces that came before.
         """
         job = Job(worker_type, input, extra=extra, timeout=timeout)
-        enter = partial(self._enter, job, heartbeat=heartbeat)
-        return JobStream(enter, self._outbox, self._limits.max_unread_pieces, self._limits.max_unread_bytes)
+        limits = self._limits
+        pieces = Pieces(limits.max_unread_pieces, limits.max_unread_bytes, ", or raise ClientLimits")
+
+        async def start(pieces: Pieces) -> Callable[[], None]:
+            ticket = await self._enter(job, StreamOwner(pieces), heartbeat=heartbeat)
+            return partial(self._outbox.forget, ticket)
+
+        return JobStream(start, pieces)
 
     def statistics(self) -> ClientStatistics:
         """The counters as they are now."""

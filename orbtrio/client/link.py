@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +25,7 @@ import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio._waking import Signal
 from orbtrio.errors import ConfigError, ConnectionLost, RegistrationRefused, RemoteProtocolError
 from orbtrio.protocol.connection import Connection, Side
 from orbtrio.protocol.messages import ProgressReport, WorkerResponse, WorkerResponses
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from orbtrio.protocol.messages import RegisterClient
     from orbtrio.transport import Transport
 
-__all__ = ["ClientLimits", "Link", "Signal", "call_soon"]
+__all__ = ["ClientLimits", "Link"]
 
 logger = logging.getLogger("orbtrio.client")
 
@@ -101,43 +101,6 @@ class ClientLimits:
             raise ConfigError(
                 f"transport.max_buffered_bytes must be at least {needed} for requests of that size"
             )
-
-
-class Signal:
-    """An event for one waiting task, ready for its next use as soon as that task has woken."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-        self._awaited = False
-
-    def set(self) -> None:
-        """Wake the waiter, or the next one at once."""
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Wait for `set`. What it was for may be done already: look, and wait again.
-
-        Raises:
-            trio.BusyResourceError: another task waits already.
-        """
-        if self._awaited:
-            raise trio.BusyResourceError("another task is waiting for the same")
-        self._awaited = True
-        try:
-            await self._event.wait()
-        finally:
-            self._awaited = False
-        self._event = trio.Event()
-
-
-def call_soon(token: trio.lowlevel.TrioToken, function: Callable[[], None]) -> None:
-    """Call a function in Trio's thread, unless its run has ended.
-
-    For finalisers, which run in any thread, and in Trio's in the midst of anything: of a loop over the very
-    table that they want to change.
-    """
-    with suppress(trio.RunFinishedError):
-        token.run_sync_soon(function)
 
 
 class Link:

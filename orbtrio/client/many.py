@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 import trio
 
-from orbtrio.client.link import Signal, call_soon
+from orbtrio._waking import Signal, call_soon
 from orbtrio.errors import ConnectionLost, InvalidMessage
 
 if TYPE_CHECKING:

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio.engine import local
 from orbtrio.engine.clients import ClientFlusher
 from orbtrio.engine.exchange import Exchange
 from orbtrio.engine.http import Front
 from orbtrio.engine.listeners import listener_url, open_listeners, peer_address, tls_context
-from orbtrio.engine.local import LocalStream
-from orbtrio.engine.local import submit as submit_local
 from orbtrio.engine.resources import open_store
 from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.statistics import EngineStatistics
+    from orbtrio.streams import JobStream
     from orbtrio.transport import Transport
 
 __all__ = ["Engine", "open_engine"]
@@ -291,7 +291,7 @@ class Engine:
 
         Spec: "Full Request/Response Cycle".
         """
-        return await submit_local(self._serving(), worker_type, input, timeout=timeout, extra=extra)
+        return await local.submit(self._serving(), worker_type, input, timeout=timeout, extra=extra)
 
     def stream(
         self,
@@ -301,7 +301,7 @@ class Engine:
         timeout: float | None = None,
         heartbeat: float | None = None,
         extra: Mapping[str, Any] | None = None,
-    ) -> LocalStream:
+    ) -> JobStream:
         """Run one job, without a socket, and follow how it gets on; as `orbtrio.Client.stream`.
 
         Args:
@@ -314,7 +314,7 @@ class Engine:
         """
         terms = {"timeout_ms": timeout, "heartbeat_ms": heartbeat}
         asked = {name: seconds * 1000 for name, seconds in terms.items() if seconds is not None}
-        return LocalStream(self._serving, worker_type, input, {**(extra or {}), **asked})
+        return local.open_stream(self._serving, worker_type, input, {**(extra or {}), **asked})
 
     def _serving(self) -> Exchange:
         if self._exchange is None:

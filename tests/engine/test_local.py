@@ -230,20 +230,3 @@ async def test_a_stream_hears_that_the_engine_stops(autojump_clock: MockClock) -
         await fabric.engine.stop(grace=0)
         with pytest.raises(JobRefused, match="engine_stopped"):
             await anext(stream)
-
-
-def test_a_stream_may_outlive_trio() -> None:
-    streams = []
-
-    async def main() -> None:
-        async with open_fabric() as fabric:
-            stream = fabric.engine.stream("t", {})
-            await stream._begin()
-            # As if nobody had told it that the engine is gone.
-            await fabric.engine.stop(grace=0)
-            stream._listener.over = False
-            streams.append(stream)
-
-    trio.run(main)
-    streams.clear()
-    gc.collect()
