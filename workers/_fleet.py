@@ -317,7 +317,10 @@ def _kill(process: trio.Process) -> None:
 def _how(status: int) -> str:
     if status >= 0:
         return f"with status {status}"
-    return f"by {signal.Signals(-status).name}"
+    try:
+        return f"by {signal.Signals(-status).name}"
+    except ValueError:  # Most real-time signals have no name.
+        return f"by signal {-status}"
 
 
 class _Relay:

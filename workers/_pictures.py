@@ -108,7 +108,7 @@ def read_scaled(
                 return _decoded(opened, mode, most_pixels)
             too_many = str(pixels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        too_many = "so many"
+        too_many = "its"
     except Exception as error:  # Pillow: a damaged picture makes it raise whatever it stumbles over.
         known = ", ".join(FORMATS)
         raise ValueError(
@@ -145,6 +145,8 @@ def _converted(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
     # Sixteen bits of grey: Pillow would cut them off at 255, and nearly all of a photograph became white.
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if image.mode == "LAB":  # From there to grey Pillow knows no way.
+        image = image.convert("RGB")
     return image.convert(mode)
 
 

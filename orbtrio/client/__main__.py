@@ -1,7 +1,8 @@
 """``python -m orbtrio.client``: jobs from a command line, results as lines of JSON.
 
-Exit status 0: every job has a result. 1: one has not, or it could not be written. 2: the command was wrong. 3: no engine, or it does not
-want this client, or it went for good. 128 and more: a signal ended it before all was done.
+Exit status 0: every job has a result. 1: one has not, or it could not be written. 2: the command was wrong.
+3: no engine, or it does not want this client, or it went for good. 128 and more: a signal ended it before all
+was done.
 
 The first SIGINT or SIGTERM ends the drawing of jobs, and those that are open are waited for; the second
 cancels them, at the engine and its workers too. Where tokens are shown as they come, the first does that.

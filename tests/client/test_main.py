@@ -240,6 +240,8 @@ def test_a_token_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
     [
         (["object_detection"], "this type needs pictures"),
         (["object_detection", "/nowhere.jpg"], "/nowhere.jpg: there is no such file"),
+        (["object_detection", __file__, "--text", "a"], "object_detection has no use for --text"),
+        (["echo", "--text", "a", "--existing"], "--existing goes with --watch only"),
         (["-", "--text", "a"], "name a worker TYPE first"),
         (["echo", "--text", "a", "--field", "b"], "--field b: write it as NAME=VALUE"),
         (["echo", "--text", "a", "--watch", "."], "--watch goes without files, lines and --text"),
@@ -262,6 +264,27 @@ def test_a_token_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "none").write_bytes(b"\xff")
     result = CliRunner().invoke(main, ["echo", "--text", "a"], env=environ)
     assert "none': not text" in result.output
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("closed", "lines"), [("<&-", 1), (">&-", 0), ("2>&-", 1), ("<&- >&- 2>&-", 0)])
+def test_closed_standard_streams_are_no_trouble(closed: str, lines: int, tmp_path: Path) -> None:
+    """Results went into whatever was opened next."""
+    words = "--text a -" if "<" in closed else "--text a"
+    with running_engine(tmp_path) as engine, ended(stock_worker(engine)):
+        command = f"{sys.executable} -m orbtrio.client echo {words} --url {engine.url} {closed}"
+        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=40)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (0, False)
+    assert len(ran.stdout.splitlines()) == lines
+
+
+@pytest.mark.processes
+def test_results_for_a_full_disk_end_it(tmp_path: Path) -> None:
+    with running_engine(tmp_path) as engine, ended(stock_worker(engine)):
+        command = f"{sys.executable} -m orbtrio.client echo --text a --url {engine.url} > /dev/full"
+        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=40)
+    assert ran.returncode == 1
+    assert "Error: results cannot be written to standard output: No space left on device" in ran.stderr
 
 
 def test_nothing_on_a_terminal_is_a_wrong_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from orbtrio.client._program_inputs import (
     Entry,
     Problem,
     Refused,
+    check_words,
     count,
     expand,
     from_arguments,
@@ -156,6 +158,34 @@ def test_folders_stand_for_their_pictures(tmp_path: Path) -> None:
         expand([tmp_path / "empty"])
     with pytest.raises(Refused, match="there is no such file"):
         expand([tmp_path / "missing"])
+
+
+def test_what_is_no_file_is_never_read(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would be read for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "a.png").touch()
+    assert expand([tmp_path]) == [tmp_path / "a.png"]
+    with pytest.raises(Refused, match=r"pipe\.png: neither a file nor a folder"):
+        expand([tmp_path / "pipe.png"])
+    with pytest.raises(Refused, match="aaa: File name too long"):
+        expand([tmp_path / ("a" * 300)])
+
+
+@pytest.mark.parametrize(
+    ("worker_type", "asked", "why"),
+    [
+        ("object_detection", {"texts": ["a"]}, "has no use for --text; it takes pictures only"),
+        ("caption", {"texts": ["a"]}, "has no use for --text; it takes --prompt"),
+        ("fast_embedding", {"texts": ["a"], "prompts": ["b"]}, "has no use for --prompt; it takes --text"),
+        ("echo", {"system": "a"}, "has no use for --system; it takes --text, --prompt"),
+    ],
+)
+def test_words_without_a_use_are_refused(worker_type: str, asked: dict[str, Any], why: str) -> None:
+    with pytest.raises(Refused, match=f"^{worker_type} {why}$"):
+        check_words(worker_type, Asked(**asked))
+    check_words("llm", Asked(**asked))
 
 
 # --- From lines of JSON ------------------------------------------------------------------------------------

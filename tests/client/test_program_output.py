@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from orbtrio.client import _program_output
-from orbtrio.client._program_output import InOrder, Progress, ReaderGone, Writer, describe, to_line
+from orbtrio.client._program_output import (
+    InOrder,
+    Progress,
+    ReaderGone,
+    Unwritable,
+    Writer,
+    describe,
+    to_line,
+)
 from orbtrio.errors import ConnectionLost, JobFailed, JobRefused, JobTimedOut, ResourceRejected
 
 if TYPE_CHECKING:
@@ -113,6 +122,41 @@ async def test_a_reader_that_is_gone_is_heard_of() -> None:
     with pytest.raises(ReaderGone):
         await writer.run()
     os.close(writing)
+
+
+async def test_a_full_disk_is_no_reader_that_is_gone() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = Writer(write=lambda data: os.write(full, data))
+    await writer.write("hello")
+    with pytest.raises(Unwritable, match="No space left on device"):
+        await writer.run()
+    os.close(full)
+
+
+async def test_a_pipe_that_does_not_block_is_written_to_when_it_has_room() -> None:
+    written: list[bytes] = []
+
+    def write(data: bytes) -> int:
+        written.append(data)
+        if len(written) == 1:
+            raise BlockingIOError
+        return len(data)
+
+    writer = Writer(write=write)
+    await writer.write("hello")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run)
+        await writer.finish()
+    assert written == [b"hello"] * 2
+
+
+def test_that_nobody_looks_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        Progress(None, quiet=False).say("hello")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
 
 
 async def test_lines_wait_for_earlier_ones(autojump_clock: MockClock) -> None:

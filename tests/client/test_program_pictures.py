@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from PIL import Image as Pictures
@@ -11,9 +11,6 @@ from orbtrio.client._program_inputs import Refused
 from orbtrio.client._program_pictures import draw_result, require_pillow, shrink
 from orbtrio.inputs import Image
 from orbtrio.protocol.messages import MAX_RESOURCE_BYTES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BOX = {"x_min": 10, "y_min": 10, "x_max": 50, "y_max": 40}
 OUTPUT = {"detections": [{"label": "cat", "score": 0.9, "box": BOX}]}
@@ -56,6 +53,25 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     Pictures.new("RGB", (700, 500)).save(tmp_path / "x.jpg")
     with pytest.raises(Refused, match="not drawn: ValueError: not a result that can be drawn"):
         draw_result(tmp_path, 0, None, Image(tmp_path / "x.jpg"), {"detections": [3]})
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    Pictures.new("RGB", (700, 500)).save(tmp_path / "x.jpg")
+    path = draw_result(tmp_path, 0, "ö" * 120 + ".jpg", Image(tmp_path / "x.jpg"), OUTPUT)
+    assert path == tmp_path / f"000000-{'ö' * 100}.png"
+
+
+def test_a_full_disk_leaves_no_half_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    Pictures.new("RGB", (700, 500)).save(tmp_path / "x.jpg")
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(Refused, match="No space left on device"):
+        draw_result(tmp_path, 0, "x.jpg", Image(tmp_path / "x.jpg"), OUTPUT)
+    assert list(tmp_path.glob("*.png")) == []
 
 
 def test_large_pictures_are_made_to_fit(tmp_path: Path) -> None:

@@ -47,10 +47,11 @@ class Watch:
     def __init__(self, folder: Path, nursery: trio.Nursery, *, existing: bool = False) -> None:
         self.watcher = Watcher(folder, interval=0.5, existing=existing)
         self.found: list[str] = []
+        self.said: list[str] = []
         nursery.start_soon(self.run)
 
     async def run(self) -> None:
-        async with aclosing(self.watcher.pictures()) as pictures:
+        async with aclosing(self.watcher.pictures(self.said.append)) as pictures:
             async for path in pictures:
                 self.found.append(path.name)
 
@@ -132,6 +133,25 @@ async def test_a_folder_that_is_gone_is_looked_for_again(tmp_path: Path, autojum
         assert watch.watcher.problem == f"{folder}: No such file or directory"
         folder.mkdir()
         (folder / "a.png").write_bytes(encoded("PNG"))
+        await trio.sleep(2)
+        assert (watch.watcher.problem, watch.found) == ("", ["a.png"])
+        # A network disk that is away for a while: what it brings back is not new, and somebody is told.
+        folder.rename(tmp_path / "away")
+        await trio.sleep(2)
+        (tmp_path / "away").rename(folder)
+        await trio.sleep(10)
+        assert watch.found == ["a.png"]
+        gone, back = f"{folder}: No such file or directory; looking again", f"{folder}: there again"
+        assert watch.said == [gone, back, gone, back]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_link_in_a_circle_hides_no_picture(tmp_path: Path, autojump_clock: MockClock) -> None:
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    async with trio.open_nursery() as nursery:
+        watch = Watch(tmp_path, nursery)
+        await trio.sleep(2)
+        (tmp_path / "a.png").write_bytes(encoded("PNG"))
         await trio.sleep(2)
         assert (watch.watcher.problem, watch.found) == ("", ["a.png"])
         nursery.cancel_scope.cancel()

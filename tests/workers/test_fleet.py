@@ -173,13 +173,15 @@ async def test_a_worker_that_ends_is_started_again_after_longer_and_longer(said:
     ]
 
 
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (40, "signal 40")])
 async def test_one_that_lived_long_is_started_again_soon(
-    said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    number: int, name: str, said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fleet, "_LIVED_LONG", 0.0)
-    killed = "import os; os.kill(os.getpid(), 9)"
-    fleet = Fleet(members=(member(killed),))
-    again = "fleet | shout-1 ended by SIGKILL; starting it again in 0.05 s\n"
+    # The second, a real-time signal, has no name.
+    killed = "import os, sys; os.kill(os.getpid(), {})"
+    fleet = Fleet(members=(member(killed.format(number)),))
+    again = f"fleet | shout-1 ended by {name}; starting it again in 0.05 s\n"
     assert await run_until(fleet, said, again, signal.SIGTERM, times=2) == 0
 
 

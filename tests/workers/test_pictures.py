@@ -51,15 +51,15 @@ def test_every_format_shows_the_same_picture(name: str, tmp_path: Path) -> None:
     assert difference(read, picture) < (8 if name == "GIF" else 4)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16", "LAB"])
 @pytest.mark.parametrize("wanted", ["RGB", "L"])
 def test_colours_come_in_many_ways(mode: str, wanted: Any, tmp_path: Path) -> None:
     grey = photograph("camera").convert("L")
     if mode == "I;16":
         stored = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     else:
-        stored = grey.convert(mode)
-    path = saved(stored, tmp_path / ("a.tiff" if mode == "CMYK" else "a.png"))
+        stored = (grey.convert("RGB") if mode == "LAB" else grey).convert(mode)
+    path = saved(stored, tmp_path / ("a.tiff" if mode in ("CMYK", "LAB") else "a.png"))
     for most_pixels in (KEPT_PIXELS, 10_000):
         read = read_picture(path, mode=wanted, most_pixels=most_pixels)
         assert read.mode == wanted
@@ -178,7 +178,7 @@ def test_half_a_picture_is_refused(extension: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("side", "problem"),
-    [(7000, "49000000 pixels"), (10_000, "pixels are too many"), (14_000, "so many pixels")],
+    [(7000, "49000000 pixels"), (10_000, "pixels are too many"), (14_000, "its pixels")],
 )
 def test_picture_of_too_many_pixels_is_refused_unread(side: int, problem: str, tmp_path: Path) -> None:
     """Pillow itself warns of the second and refuses the third."""
