@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 
 def judge(
-    case_id: str, folder: Path, *mutants: str, profile: str = "orbtrio", examples: int = 60
+    case_id: str,
+    folder: Path,
+    *mutants: str,
+    profile: str = "orbtrio",
+    examples: int = 60,
+    shrink_seconds: float = 1.0,
 ) -> CaseResult:
     runner = Runner(
         zoo_engine(mutants, folder),
         load_profile(profile),
-        Options(seed=1, examples=examples, shrink_seconds=20),
+        Options(seed=1, examples=examples, shrink_seconds=shrink_seconds),
     )
     return runner.judge(suite.all_cases()[case_id], 3600)
 
@@ -54,8 +59,11 @@ def test_what_is_wrong_is_found(case_id: str, mutant: str, tmp_path: Path) -> No
         assert result.verdict is Verdict.FAIL
 
 
+@pytest.mark.timeout(300)
 def test_a_small_conversation_is_left(tmp_path: Path) -> None:
-    found = judge("ORB-CNV-01", tmp_path, "duplicates-delivered", examples=300).counterexample
+    # Twelve seconds on a quiet machine; cut short, it would be a larger one.
+    result = judge("ORB-CNV-01", tmp_path, "duplicates-delivered", examples=300, shrink_seconds=200)
+    found = result.counterexample
     assert found is not None
     assert len(found.plan) <= 8
 
