@@ -7,8 +7,9 @@ Roles are "system", "user" and "assistant", of whom the last message must not be
 max_tokens tokens, a field of the input, by default 512 and 4096 at most. Clients that ask for progress get
 {text: "The"}, {text: " capital"}, ... before the answer.
 
-Without MODEL_ID a small model answers, four chats at once, always in the same way (SmolLM2-135M-Instruct in
-4 bits, temperature 0: 15 ms of CPU a token, 350 MB; 2048 tokens for a chat and its answer). With it, any of
+Without MODEL_ID a small model answers, always in the same way (SmolLM2-135M-Instruct in 4 bits, temperature
+0: 15 ms of CPU a token, 350 MB; 2048 tokens for a chat and its answer). It writes four answers side by side,
+and begins the next as soon as one of them is done; leave MAX_BATCH_SIZE unset for that. With MODEL_ID, any of
 Hugging Face's that has a chat template, such as Qwen/Qwen3-0.6B or microsoft/Phi-4-mini-instruct, as many
 chats at once as a batch has, with the settings that its authors gave it.
 

@@ -86,6 +86,24 @@ async def test_short_answer_does_not_wait_for_a_long_one_of_its_batch(served: Se
     assert (first, last) == (short, long)
 
 
+async def test_chat_that_comes_later_does_not_wait_for_one_that_is_being_written(served: Served) -> None:
+    """Not for its end, and not for company."""
+    begun, ended = trio.Event(), trio.Event()
+
+    async def write_long() -> None:
+        async for _ in client.stream("llm", chat(STORY, max_tokens=1000)):
+            begun.set()
+        ended.set()
+
+    async with served.connect() as client, trio.open_nursery() as nursery:
+        nursery.start_soon(write_long)
+        await begun.wait()
+        with trio.fail_after(20):  # An engine's latency is thirty, where it waits for company.
+            assert "Paris" in (await client.submit("llm", chat(FRANCE, max_tokens=10)))["response"]
+        assert not ended.is_set()
+        nursery.cancel_scope.cancel()
+
+
 async def cpu_seconds_until_idle(served: Served) -> float:
     """Processor time that the worker still takes; machines are busy, so seconds on the wall say nothing."""
     first = last = served.cpu_seconds()
