@@ -39,7 +39,7 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "SERVER_URL": Variable("ws://localhost:5000/ws", "Where the engine listens: ws:// or wss://."),
     # No default of its own: which of the two it is depends on the handler, which only `run_worker` knows.
     "MAX_BATCH_SIZE": Variable(
-        None, "Most jobs of a batch, 1 to 1000. Default: 32; 1 if the worker does several jobs side by side."
+        None, "Most jobs of a batch, 1 to 1000. Default: 32, or 1 where jobs run side by side."
     ),
     "MAX_LATENCY_MS": Variable("30000", "Longest wait of a job for its batch to fill, in milliseconds."),
     "MODEL_ID": Variable(None, "Which model to load; unset or 'builtin' for the one that the worker brings."),
