@@ -1,4 +1,4 @@
-"""A worker on our runtime: ``echo`` takes 20 ms a batch, ``endless`` reports until it is cancelled."""
+"""Workers on our runtime: ``echo`` takes 20 ms a batch, ``llm`` talks, ``endless`` talks until cancelled."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def echo(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return inputs
 
 
+def talk(job: Job) -> dict[str, Any]:
+    """A language model with one answer."""
+    words = ["Hello", ", ", "world!"]
+    for word in words:
+        job.report(text=word)
+    return {"response": "".join(words)}
+
+
 async def endless(job: Job) -> dict[str, Any]:
     """A language model that never comes to an end."""
     while True:
@@ -28,7 +36,10 @@ async def endless(job: Job) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if os.environ["WORKER_TYPE"] == "echo":
-        run_program(lambda settings: echo, worker_type="echo", batched=True)
-    else:
-        run_program(lambda settings: endless, worker_type="endless", concurrency=1000, with_jobs=True)
+    match os.environ["WORKER_TYPE"]:
+        case "echo":
+            run_program(lambda settings: echo, worker_type="echo", batched=True)
+        case "llm":
+            run_program(lambda settings: talk, worker_type="llm", with_jobs=True)
+        case _:
+            run_program(lambda settings: endless, worker_type="endless", concurrency=1000, with_jobs=True)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,7 @@ def run(block: str, folder: Path, url: str, **environ: str) -> subprocess.Popen[
 
 
 def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
-    worker_block, client_block, _ = BLOCKS
+    worker_block, client_block, _, _ = BLOCKS
     for name in ("1.jpg", "2.jpg"):
         Image.new("RGB", (32, 32)).save(tmp_path / name)
     with running_engine(tmp_path) as engine:
@@ -56,8 +57,30 @@ def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
     assert [line.rpartition("{")[2] for line in rest] == ["'motion_energy': 0.0}"] * 2
 
 
+def test_results_in_pieces(tmp_path: Path) -> None:
+    indented = textwrap.indent(BLOCKS[2], " " * 8)
+    program = f"""
+import orbtrio, trio
+
+async def main():
+    async with orbtrio.connect("ws://localhost:5000/ws") as client:
+{indented}
+trio.run(main)
+"""
+    with running_engine(tmp_path) as engine:
+        environ = {**os.environ, "WORKER_SECRET": SECRET, "SERVER_URL": engine.url, "WORKER_TYPE": "llm"}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.processes.steady_worker"], cwd=ROOT, env=environ, text=True
+        )
+        with ended(worker):
+            client = run(program, tmp_path, engine.url)
+            output, errors = client.communicate(timeout=30)
+    assert client.returncode == 0, errors
+    assert output == "Hello, world!{'response': 'Hello, world!'}\n"
+
+
 def test_engine_inside_a_program(tmp_path: Path) -> None:
-    worker_block, _, embedding_block = BLOCKS
+    worker_block, _, _, embedding_block = BLOCKS
     secret = "change-me"
     embedding_block = embedding_block.replace(
         "print(engine.addresses,", "print(engine.addresses, flush=True); print("
