@@ -95,7 +95,8 @@ class Fleet:
 
     def __str__(self) -> str:
         kinds = (f"{member.count} {member.worker_type}" for member in self.members)
-        return f"{sum(member.count for member in self.members)} workers: {', '.join(kinds)}"
+        total = sum(member.count for member in self.members)
+        return f"{total} worker{'' if total == 1 else 's'}: {', '.join(kinds)}"
 
 
 # --- The file --------------------------------------------------------------------------------------------
@@ -257,7 +258,8 @@ class _Guard:
 
     # One life of a worker: its exit status, and the last that it said.
     async def _run(self, name: str, member: Member) -> tuple[int, str]:
-        own = {"WORKER_TYPE": member.worker_type} if member.command else {}
+        # Another one that happens to be set would be served by all of them.
+        own = {"WORKER_TYPE": member.worker_type}
         try:
             process = await trio.lowlevel.open_process(
                 member.start_command(),

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 MOST_PROMPTS: Final = 100
 
+# Of all prompts of a job. A text model compares them, which reads a book for minutes while other jobs wait.
+MAX_CHARACTERS: Final = 4096
+
 # Between passes cancelled jobs are dropped and progress is reported. The model's ``most_pictures`` overrides.
 _PASS: Final = 8
 
@@ -124,6 +127,8 @@ def read_prompts(job_input: Mapping[str, Any]) -> list[str] | None:
         raise ValueError("prompts: expected a list of texts")
     if len(prompts) > MOST_PROMPTS:
         raise ValueError(f"prompts: {len(prompts)} are too many, at most {MOST_PROMPTS}")
+    if (characters := sum(map(len, prompts))) > MAX_CHARACTERS:
+        raise ValueError(f"prompts: {characters} characters are too many, at most {MAX_CHARACTERS}")
     return prompts or None
 
 

@@ -4,7 +4,8 @@ On a terminal the table stays in its place until Ctrl-C; elsewhere it is printed
 takes two readings, one interval apart, prints one table and ends: without the first there would be no speeds.
 
 An engine that goes away while we look is waited for, since that is when somebody looks most. Exit status 0:
-it was told to stop. 1: no engine answers at the start. 2: the command was wrong.
+it was told to stop. 1: no engine answers at the start, or the table cannot be written. 2: the command was
+wrong.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ def main(url: str, *, once: bool, interval: float) -> None:
     except BrokenPipeError:
         # Our reader has seen enough. What is still buffered must go somewhere when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        click.echo(f"Error: standard output: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 def metrics_url(url: str) -> str:

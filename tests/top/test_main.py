@@ -202,6 +202,14 @@ async def test_a_terminal_without_rich_is_cleared_each_time(
 
 
 @pytest.mark.processes
+def test_a_full_disk_is_said() -> None:
+    with web_server(200, METRICS.encode()) as address, open("/dev/full", "w") as full:
+        arguments = [sys.executable, "-m", "orbtrio.top", address, "--once", "--interval", "0.05"]
+        ran = subprocess.run(arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=40)
+    assert (ran.returncode, ran.stderr) == (1, "Error: standard output: No space left on device\n")
+
+
+@pytest.mark.processes
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     with web_server(200, METRICS.encode()) as address:
         command = [sys.executable, "-m", "orbtrio.top", address, "--interval", "0.05"]

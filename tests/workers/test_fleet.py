@@ -213,6 +213,7 @@ async def test_what_a_worker_says_comes_line_by_line_under_its_name(said: Callab
 async def test_environments_add_up(said: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORB_TEST_A", "inherited")
     monkeypatch.setenv("ORB_TEST_B", "inherited")
+    monkeypatch.setenv("WORKER_TYPE", "what somebody was trying out")
     program = (
         "import os, sys; print(*[os.environ['ORB_TEST_' + c] for c in 'ABC'], os.environ['WORKER_TYPE']);"
         "sys.exit(2)"
@@ -222,6 +223,20 @@ async def test_environments_add_up(said: Callable[[], str], monkeypatch: pytest.
     with trio.fail_after(20):
         await run_fleet(fleet, dict(os.environ))
     assert "shout-1 | inherited fleet's own shout\n" in said()
+
+
+async def test_a_worker_type_that_is_set_changes_no_worker(
+    said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A language model would get jobs of another type. Whoever wants that says so for that worker."""
+    program = [sys.executable, "-c", "import os, sys; print(os.environ['WORKER_TYPE']); sys.exit(2)"]
+    monkeypatch.setattr(Member, "start_command", lambda member: program)
+    other = Member(worker_type="llm", environment={"WORKER_TYPE": "llm_fast"})
+    with trio.fail_after(20):
+        await run_fleet(
+            Fleet(members=(Member(worker_type="embedding"), other)), {**os.environ, "WORKER_TYPE": "other"}
+        )
+    assert {"embedding-1 | embedding", "llm-1 | llm_fast"} <= set(said().splitlines())
 
 
 async def test_a_process_that_a_worker_left_behind_holds_up_nothing(

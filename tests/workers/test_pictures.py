@@ -187,6 +187,19 @@ def test_picture_of_too_many_pixels_is_refused_unread(side: int, problem: str, t
         read_picture(path)
 
 
+@pytest.mark.parametrize("ahead", [0, 500_000, 1 << 20])
+def test_jpeg_of_endless_scans_is_refused_unread(ahead: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    saved(photograph("chelsea").resize((64, 64)), path, progressive=True)
+    data = path.read_bytes()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    path.write_bytes(data[:-2] + last * 150 + data[-2:])
+    assert read_picture(str(path)).size == (64, 64)
+    path.write_bytes(data[:-2] + last * 300 + bytes(ahead) + data[-2:])
+    with pytest.raises(ValueError, match=r"^filepath: \d+ scans are too many, at most 200$"):
+        read_picture(str(path))
+
+
 def test_threads_may_read_at_once(tmp_path: Path) -> None:
     path = saved(photograph("chelsea"), tmp_path / "a.jpg")
     sizes: list[tuple[int, int]] = []

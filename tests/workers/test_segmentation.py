@@ -105,6 +105,10 @@ def test_no_prompts_ask_for_everything(prompts: list[str] | None) -> None:
             {"filepath": CHELSEA, "prompts": ["cat"] * (MOST_PROMPTS + 1)},
             "prompts: 101 are too many, at most 100",
         ),
+        (
+            {"filepath": CHELSEA, "prompts": ["cat", "a" * 4094]},
+            "prompts: 4097 characters are too many, at most 4096",
+        ),
     ],
 )
 def test_bad_input_is_told_by_its_field(job_input: dict[str, Any], problem: str) -> None:
