@@ -43,6 +43,9 @@ MOST_TOKENS: Final = 4096
 # to do so.
 MAX_CHARACTERS: Final = 262_144
 
+# Each costs a template's work, however short it is: twenty thousand empty ones took 20 s to be refused.
+MOST_MESSAGES: Final = 1000
+
 
 class Model(Protocol):
     """What answers chats."""
@@ -148,6 +151,8 @@ def read_messages(job_input: dict[str, Any]) -> list[dict[str, Any]]:
     messages = job_input.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages: expected a list of messages, each with role and content")
+    if len(messages) > MOST_MESSAGES:
+        raise ValueError(f"messages: {len(messages)} are too many, at most {MOST_MESSAGES}")
     for place, message in enumerate(messages):
         if not isinstance(message, dict):
             raise ValueError(f"messages[{place}]: expected a message with role and content")

@@ -24,7 +24,7 @@ from orbtrio.errors import ConfigError
 from orbtrio.worker import run_program
 
 from ._pictures import KEPT_PIXELS, read_picture
-from .llm import MAX_CHARACTERS, ROLES, Chat, Question, read_max_tokens
+from .llm import MAX_CHARACTERS, MOST_MESSAGES, ROLES, Chat, Question, read_max_tokens
 
 if TYPE_CHECKING:
     from orbtrio.worker import WorkerSettings
@@ -71,10 +71,14 @@ def read_messages(job_input: dict[str, Any]) -> list[dict[str, Any]]:
     messages = job_input.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages: expected a list of messages, each with role and content")
+    if len(messages) > MOST_MESSAGES:
+        raise ValueError(f"messages: {len(messages)} are too many, at most {MOST_MESSAGES}")
     read = [_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
     if read[-1]["role"] == "assistant":
         raise ValueError(f"messages[{len(read) - 1}].role: the last message is for the model to answer")
     parts = [part for message in read for part in message["content"]]
+    if len(parts) > MOST_MESSAGES:
+        raise ValueError(f"messages: {len(parts)} parts are too many, at most {MOST_MESSAGES}")
     characters = sum(len(part["text"]) for part in parts if part["type"] == "text")
     if characters > MAX_CHARACTERS:
         raise ValueError(f"messages: {characters} characters are too many, at most {MAX_CHARACTERS}")

@@ -184,6 +184,7 @@ def test_models_get_roles_and_contents_and_nothing_else() -> None:
             "messages[0].content: expected text",
         ),
         ([*said("a"), {"role": "assistant", "content": "b"}], "messages[1].role: the last message is for"),
+        (said("a") * 1001, "messages: 1001 are too many, at most 1000"),
         ([*said("a" * 262_144), *said("b")], "messages: 262145 characters are too many, at most 262144"),
     ],
 )
