@@ -1,7 +1,7 @@
 """The workers of this repository: a file per worker type, each a model and a call of `run_program`.
 
-In a checkout they are ``python -m workers TYPE``; an installed orbtrio has them as ``orbtrio-worker TYPE``, in
-the package ``orbtrio_workers``, because so common a name as this one is not ours to claim. Hence the relative
+In a checkout they are ``python -m workers TYPE``; an installed orbtrio has them as ``orbtrio-worker TYPE``,
+in the package ``orbtrio_workers``, because so common a name as this one is not ours to claim. Hence the relative
 imports in here. To write a worker of your own, copy the shortest.
 
 ====================== =========================================================================
@@ -15,6 +15,6 @@ imports in here. To write a worker of your own, copy the shortest.
 ``motion_energy``      how much a camera's picture has changed since its last frame
 ====================== =========================================================================
 
-``python -m workers`` tells which models are installed, and how to install the others; ``python -m workers TYPE
---help`` what a worker reads from its environment. Spec: "Message Shapes by Worker Type".
+``python -m workers`` tells which models are installed, and how to install the others; ``python -m workers
+TYPE --help`` what a worker reads from its environment. Spec: "Message Shapes by Worker Type".
 """

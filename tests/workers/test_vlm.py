@@ -157,7 +157,7 @@ def test_many_pictures_share_the_pixels_of_a_chat(
         (asked(image("/no/such.png")), "messages[0].content[0].image: there is no such file"),
         (asked(image(__file__)), "messages[0].content[0].image: not a picture that can be read"),
         (asked(*[image("a.png")] * 17), "messages: 17 pictures are too many, at most 16"),
-        (asked(text("a")) * 1001, "messages: 1001 are too many, at most 1000"),
+        ({"messages": asked(text("a"))["messages"] * 1001}, "messages: 1001 are too many, at most 1000"),
         (asked(*[text("a")] * 1001), "messages: 1001 parts are too many, at most 1000"),
         (asked(text("a" * 262_145)), "messages: 262145 characters are too many"),
         ({**asked(text("a")), "max_tokens": 0}, "max_tokens: expected a whole number from 1 to 4096"),
