@@ -1,8 +1,8 @@
 """The workers of this repository: a file per worker type, each a model and a call of `run_program`.
 
 In a checkout they are ``python -m workers TYPE``; an installed orbtrio has them as ``orbtrio-worker TYPE``,
-in the package ``orbtrio_workers``, because so common a name as this one is not ours to claim. Hence the relative
-imports in here. To write a worker of your own, copy the shortest.
+in the package ``orbtrio_workers``, because so common a name as this one is not ours to claim. Hence the
+relative imports in here. To write a worker of your own, copy the shortest.
 
 ====================== =========================================================================
 ``embedding``          texts and pictures as vectors whose angles tell how alike their meanings are
