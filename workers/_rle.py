@@ -11,8 +11,6 @@ import numpy as np
 from pycocotools import mask as coco
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
 
@@ -22,9 +20,3 @@ def encode(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     # COCO counts down the columns.
     counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     return {"size": [height, width], "counts": counts.decode("ascii")}
-
-
-def decode(rle: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
-    """The mask back."""
-    mask: npt.NDArray[np.bool_] = coco.decode(dict(rle)).astype(bool)
-    return mask

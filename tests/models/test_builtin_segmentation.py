@@ -13,7 +13,7 @@ import orbtrio
 from tests.models.answers import answers_of
 from tests.models.photographs import photograph, photograph_path
 from tests.models.serving import serving
-from workers import _rle
+from tests.workers.outlines import decode
 from workers.builtin import u2net
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(180),
     # pycocotools 2.0.11, of its own decoder.
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
 # Drawn by hand, roughly: "x,y x,y …".
@@ -155,7 +154,7 @@ async def test_worker_outlines_through_an_engine_and_bad_pictures_spoil_nobodys_
     assert cat["labels"] == ["cat"]
     assert np.shape(cat["boxes"]) == (1, 4)
     assert cat["masks"][0].keys() == {"size", "counts"}
-    mask = _rle.decode(cat["masks"][0])
+    mask = decode(cat["masks"][0])
     assert likeness(mask, drawn(CAT, (451, 300))) > 0.85
     assert kitten == cat
     assert dogs == {"masks": [], "labels": [], "boxes": []}

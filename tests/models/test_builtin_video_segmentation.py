@@ -12,7 +12,7 @@ import orbtrio
 from tests.models.answers import answers_of
 from tests.models.photographs import photograph, photograph_path
 from tests.models.serving import serving
-from workers import _rle
+from tests.workers.outlines import decode
 from workers._detections import overlap
 from workers.builtin import tracking
 
@@ -104,7 +104,7 @@ async def test_videos_through_an_engine_are_apart_and_in_order(served: Served, t
         assert sorted(output["labels"]) == ["motorcycle", "person"]
         assert np.shape(output["boxes"]) == (2, 4)
         assert all(0.35 <= score <= 1 for score in output["scores"])
-        assert all(_rle.decode(mask).shape == (500, 741) for mask in output["masks"])
+        assert all(decode(mask).shape == (500, 741) for mask in output["masks"])
     assert motorbike["labels"] == second_motorbike["labels"] == ["motorcycle"]
     assert motorbike["objects"] == second_motorbike["objects"] == [1]
     assert set(reset["objects"]) <= {1, 2}

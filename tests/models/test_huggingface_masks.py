@@ -15,7 +15,8 @@ from tests.models import checkpoints
 from tests.models.answers import answers_of
 from tests.models.photographs import photograph, photograph_path
 from tests.models.serving import serving
-from workers import _rle, segmentation
+from tests.workers.outlines import decode
+from workers import segmentation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(300),
     # pycocotools 2.0.11, of its own decoder.
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
 JOBS: list[dict[str, Any]] = [
@@ -50,7 +50,7 @@ def check(output: dict[str, Any] | Exception, job: dict[str, Any]) -> None:
     assert set(output["labels"]) <= set(job.get("prompts", ["person", "animal", "vehicle"]))
     for mask, (x_min, y_min, x_max, y_max) in zip(output["masks"], output["boxes"], strict=True):
         assert mask["size"] == [height, width]
-        assert _rle.decode(mask).any()
+        assert decode(mask).any()
         assert 0 <= x_min <= x_max <= width
         assert 0 <= y_min <= y_max <= height
 
@@ -66,7 +66,7 @@ def test_pictures_of_a_batch_get_the_outlines_of_each_alone(family: str, tmp_pat
         assert isinstance(alone, dict)
         assert alone["labels"] == output["labels"]
         for mask, same in zip(alone["masks"], output["masks"], strict=True):
-            assert (_rle.decode(mask) != _rle.decode(same)).mean() < 0.001
+            assert (decode(mask) != decode(same)).mean() < 0.001
 
 
 def test_the_published_checkpoint_lends_its_detector(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tests.models import checkpoints
 from tests.models.answers import answers_of
 from tests.models.photographs import photograph
 from tests.models.serving import serving
-from workers import _rle, video_segmentation
+from tests.workers.outlines import decode
+from workers import video_segmentation
 from workers.huggingface import _sam3, video
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(300),
     # pycocotools 2.0.11, of its own decoder.
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
 SCENE = photograph("chelsea")
@@ -117,7 +117,7 @@ async def test_a_worker_with_such_a_model_follows_a_stream_at_an_engine(
         assert output["cross_job_id"] == "camera"
         assert output["frame_count"] == number
         assert set(output["labels"]) == {"cat"}
-        assert all(mask["size"] == [300, 300] and _rle.decode(mask).any() for mask in output["masks"])
+        assert all(mask["size"] == [300, 300] and decode(mask).any() for mask in output["masks"])
     assert error["cross_job_id"] == "camera"
     assert "no such file" in error["error"]
     assert set(outputs[0]["objects"]) >= set(outputs[-1]["objects"])

@@ -12,7 +12,8 @@ from PIL import Image
 
 from orbtrio.worker import Job, JobCancelled, WorkerSettings
 from tests.models.photographs import photograph_path
-from workers import _rle, segmentation
+from tests.workers.outlines import decode
+from workers import segmentation
 from workers._detections import Segment
 from workers.builtin import u2net
 from workers.segmentation import MOST_PROMPTS, Segmentation
@@ -65,7 +66,7 @@ def test_output_has_the_shape_of_the_spec() -> None:
     assert result["labels"] == ["cat", "half"]
     assert result["boxes"] == [[0.0, 0.0, 225.5, 300.0]] * 2
     assert [mask["size"] for mask in result["masks"]] == [[300, 451]] * 2
-    mask = _rle.decode(result["masks"][0])
+    mask = decode(result["masks"][0])
     assert mask[:, :225].all()
     assert not mask[:, 225:].any()
 
@@ -76,7 +77,7 @@ def test_outline_of_a_reduced_picture_has_the_size_of_the_original(tmp_path: Pat
     (result,) = worker([Job(worker.prepare({"filepath": str(tmp_path / "a.jpg")}))])
     assert isinstance(result, dict)
     assert result["masks"][0]["size"] == [2000, 3000]
-    mask = _rle.decode(result["masks"][0])
+    mask = decode(result["masks"][0])
     assert mask[:, :1490].all()
     assert not mask[:, 1510:].any()
     np.testing.assert_allclose(result["boxes"], [[0, 0, 1500, 2000]], atol=2)

@@ -11,7 +11,8 @@ import pytest
 
 from orbtrio.worker import WorkerSettings
 from tests.models.photographs import photograph_path
-from workers import _rle, video_segmentation
+from tests.workers.outlines import decode
+from workers import video_segmentation
 from workers._detections import TrackedSegment
 from workers._sessions import MOST_SESSIONS
 from workers.builtin import tracking
@@ -83,7 +84,7 @@ def test_output_has_the_shape_of_the_spec() -> None:
         "boxes": [[0.0, 0.0, 8.0, 9.0]] * 2,
     }
     assert [mask["size"] for mask in masks] == [[300, 451]] * 2
-    assert _rle.decode(masks[0]).all()
+    assert decode(masks[0]).all()
 
 
 def test_videos_are_apart() -> None:
