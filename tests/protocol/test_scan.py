@@ -419,6 +419,10 @@ def test_counts_members_that_are_no_entries(entry: bytes) -> None:
     assert split_output(output(entry, good)) == ([("g", good)], [], 1)
 
 
+def test_what_stands_behind_an_empty_entry_is_no_id_of_it() -> None:
+    assert split_output(output(b"\xa0", b"\x62id", b"\x61a")) == ([], [], 3)
+
+
 @pytest.mark.parametrize(
     "raw", [b"\x80", b"\xa0", b"\xa1\x64type\x61x", b"\xa1\x66output\x80", b"\xa1\x64type\x05"]
 )
