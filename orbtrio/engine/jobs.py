@@ -17,8 +17,9 @@ the method that did it hands the job to its caller, who alone answers the client
 
 ABANDONED exists because a worker still owes an answer to a job that nobody waits for: until it answers, that
 counts against its credit (P-15). Such a job has a deadline of its own, after which its worker is no longer
-believed to answer. At its deadline a job is abandoned only if the worker can be told to stop; of any other
-nothing more is expected then.
+believed to answer. At its deadline a job is abandoned only if the worker can be told to stop, or if the
+deadline was the job's own choice, for else a client with short ones could spend a worker's credit many times
+over; after the engine's own timeout, nothing more is expected of a worker that cannot be told.
 
 There is no task, event or timer per job (`performance.md`, section 3: 1.4 µs a job this way, 75 with them).
 Jobs of the engine's own timeout stand in order of acceptance, which is the order of their deadlines, and so
@@ -233,7 +234,7 @@ class JobTable:
 
         Args:
             now: The time.
-            until: The deadline of those that their worker is told to stop.
+            until: The deadline of those that their worker still owes an answer.
 
         Returns:
             Those that were open, oldest first, and whoever held any of them, each once: its credit may have
@@ -250,7 +251,9 @@ class JobTable:
         owners: dict[Owner, None] = {}  # in order, so that what follows is the same in every run
         for job in due:
             owners[job.owner] = None
-            if job.state is IN_FLIGHT and job.owner.cancels:
+            # With a watch, the job may have ended long before the usual time: its worker is at it still, and
+            # has no room for another, whether it can be told or not.
+            if job.state is IN_FLIGHT and (job.owner.cancels or job.watch is not None):
                 self.abandon(job, until)
                 expired.append(job)
             elif self._settle(job) is not None:

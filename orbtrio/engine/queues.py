@@ -53,6 +53,11 @@ _SUSPECT_AFTER: Final = 2
 # What {"inputs": [...]} adds around the jobs of a batch, at most.
 _BATCH_OVERHEAD: Final = 16
 
+# What {"type": "cancel_jobs", "ids": [...]} adds around the ids, and the longest of them: sixteen digits, a
+# hyphen, and the number of the job. All at most.
+_CANCEL_OVERHEAD: Final = 32
+_MAX_ID_BYTES: Final = 40
+
 
 class Lane(Protocol):
     """The books of a worker type; `dispatch.Pool` is the real one."""
@@ -266,7 +271,10 @@ class WorkerQueue:
 
     def cancel(self, job_ids: list[str]) -> None:
         """Tell the worker that nobody waits for these any more. See `jobs.Owner`."""
-        self._outlet.queue(codec.encode(CancelJobs(job_ids)))
+        # For a worker without an end of credit these may be more than it takes in a message, as of a batch.
+        most = max(1, (self.max_job_bytes - _CANCEL_OVERHEAD) // _MAX_ID_BYTES)
+        for start in range(0, len(job_ids), most):
+            self._outlet.queue(codec.encode(CancelJobs(job_ids[start : start + most])))
 
     # ---- batches
 

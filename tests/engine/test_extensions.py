@@ -180,6 +180,46 @@ async def test_a_worker_that_never_answers_is_believed_for_one_more_timeout(
         assert credit(fabric) == [(0, 1)], "too late: nobody counts it any more"
 
 
+async def test_short_deadlines_spend_no_credit_twice(autojump_clock: MockClock) -> None:
+    """P-15, also of a worker that cannot be told to stop: it is sent no more than it asked for."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, max_batch_size=1, max_unanswered_batches=1)
+        client = await extended_client(fabric, "progress")
+        for number in range(5):
+            extra = {"heartbeat_ms" if number % 2 else "timeout_ms": 10}
+            client.send(WorkerRequest([JobRequest(number, "t", {}, extra)]))
+        await trio.sleep(1)
+        assert kinds(client)[0] == (0, "timeout")
+        assert len(worker.raw) == 1
+        worker.answer(await worker.receive_batch())
+        await wait_until_idle()
+        assert len(worker.raw) == 2
+        await trio.sleep(2 * fabric.config.job_timeout)
+        assert credit(fabric) == [(0, 0)]
+
+
+async def test_many_cancelled_jobs_are_as_many_messages_as_the_worker_takes(
+    autojump_clock: MockClock,
+) -> None:
+    """P-16: or a client that goes would cost a worker its connection, and others their jobs."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "cancel", max_batch_size=10, max_message_bytes=500)
+        client = await extended_client(fabric)
+        client.submit("t", *({} for _ in range(100)))
+        await wait_until_idle()
+        sent: list[str] = []
+        while worker.has_message:
+            sent += [job.job_id for job in await worker.receive_batch()]
+        await client.close()
+        await wait_until_idle()
+        told: list[str] = []
+        while worker.has_message:
+            told += await worker.receive_cancels()
+        assert told == sent
+        assert len(sent) == 100
+        assert max(map(len, worker.raw)) <= 500
+
+
 async def test_cancelling_frees_files_at_once(autojump_clock: MockClock) -> None:
     async with open_fabric() as fabric:
         worker, client = await extended_worker(fabric, "cancel"), await extended_client(fabric, "cancel")
@@ -256,6 +296,21 @@ async def test_progress_reaches_who_asked_in_order_and_before_the_answer(autojum
         assert not client.has_message, "nothing after the answer"
         assert len(deaf.raw) == 1
         assert fabric.engine.statistics().progress == 4
+
+
+async def test_an_entry_without_an_id_is_nobodys(autojump_clock: MockClock) -> None:
+    """B-66: not even if what stands behind it looks like one. It costs the worker nothing, either."""
+    async with open_fabric() as fabric:
+        worker, client = await extended_worker(fabric, "progress"), await extended_client(fabric, "progress")
+        client.submit("t", {})
+        jobs = await worker.receive_batch()
+        members = [{}, "id", jobs[0].job_id]
+        worker.send(codec.encode_value({"type": "worker_progress", "progress": members}))
+        worker.send(codec.encode_value({"type": "worker_output", "output": members}))
+        await wait_until_idle()
+        assert client.raw == []
+        worker.answer(jobs)
+        assert "echo" in (await client.receive_response()).output
 
 
 async def test_only_the_jobs_owner_reports(autojump_clock: MockClock) -> None:
