@@ -175,8 +175,7 @@ def _split_entries(
 
 # The job id that a map names, which is proved, and stands between `start` and `end`.
 def _job_id(raw: bytes, start: int, end: int) -> str | None:
-    # Nearly always the map is small, and `id` is short and comes first. What stands behind an empty one is not
-    # its own.
+    # Nearly always the map is small, and `id` is short and comes first. An empty map has no id.
     if _MAP < raw[start] < _MAP + 24 and raw.startswith(b"\x62id", start + 1):
         length = raw[start + 4] - _TEXT
         if 0 <= length < 24:
