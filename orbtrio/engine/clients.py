@@ -3,6 +3,11 @@
 What a client is told leaves when the engine flushes, at the end of the turn. Whoever asked for
 ``batched_responses`` gets the answers of one turn in one message: they gather here, and `ClientFlusher` has
 them packed before it writes.
+
+Answers are as many as the client has jobs. Progress has no such bound, and a connection on which too much
+gathers is cut, with all its jobs. So the job that floods it is given up instead, while there is room for the
+answers of the others. Rejected: to drop pieces, for their reader would not know; and not to read from the
+worker, which has jobs of other clients.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ __all__ = ["BatchedClient", "ClientFlusher", "RemoteClient"]
 # Beyond this, the answers of one turn are several messages.
 _MAX_TOGETHER: Final = 1 << 20
 
+# A client is behind once this part of what may be unsent is.
+_BEHIND: Final = 16
+
 
 class RemoteClient:
     """A client that hears what it asked for when it registered.
@@ -31,22 +39,41 @@ class RemoteClient:
     Args:
         transport: The connection.
         extensions: What it asked for.
+        max_unsent: Beyond so many bytes unsent the connection would be cut.
     """
 
-    def __init__(self, transport: Transport, extensions: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, transport: Transport, extensions: frozenset[str] = frozenset(), *, max_unsent: int = 64 << 20
+    ) -> None:
         self.open_jobs: dict[Hashable, Job] = {}
         self.extensions = extensions
         self._transport = transport
         self._engine_errors = "engine_errors" in extensions
         self._progress = "progress" in extensions
+        self._max_unsent = max_unsent
 
     def deliver(self, job: Job, output: bytes) -> None:
         self._transport.queue(job.response_head, output)
 
-    def report(self, job: Job, entry: bytes) -> None:
+    def report(self, job: Job, entry: bytes) -> bool:
         if self._progress:
+            size = len(job.response_head) + len(entry)
+            if self._transport.buffered_bytes + size > self._max_unsent // _BEHIND and self._floods(
+                job, size
+            ):
+                return False
             fields = codec.progress_fields(entry)
             self._transport.queue(*codec.progress_parts(job.response_head, job.deliveries, fields))
+        return True
+
+    # The client is behind. Whose progress made it so must stop first, and that of all others before there is
+    # no room for answers.
+    def _floods(self, job: Job, size: int) -> bool:
+        self._transport.flush()
+        unsent = self._transport.buffered_bytes + size
+        job.told_late += size
+        most = self._max_unsent
+        return unsent > most // 2 and (job.told_late > most // _BEHIND or unsent > 3 * most // 4)
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
         # A stock client hears nothing, as the spec says ("Callback never invoked"); nor could it tell which
@@ -62,12 +89,19 @@ class BatchedClient(RemoteClient):
     """A client that takes several answers in a message. Extension ``batched_responses``.
 
     Args:
-        transport, extensions: As above.
+        transport, extensions, max_unsent: As above.
         flusher: Calls `pack` before it writes.
     """
 
-    def __init__(self, transport: Transport, extensions: frozenset[str], flusher: ClientFlusher) -> None:
-        super().__init__(transport, extensions)
+    def __init__(
+        self,
+        transport: Transport,
+        extensions: frozenset[str],
+        flusher: ClientFlusher,
+        *,
+        max_unsent: int = 64 << 20,
+    ) -> None:
+        super().__init__(transport, extensions, max_unsent=max_unsent)
         self._flusher = flusher
         self._gathered: list[tuple[bytes, bytes]] = []
 

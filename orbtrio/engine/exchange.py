@@ -116,28 +116,35 @@ class Exchange:
         """Pass on what a worker says of jobs that it has. Extension ``progress``."""
         now = trio.current_time()
         passed = 0
+        flooding = []
         for job_id, entry in progress.entries:
             job = self._table.report(job_id, queue, now) if len(entry) <= self._max_output_bytes else None
-            if job is not None:
-                job.requester.report(job, entry)
+            if job is None:
+                continue
+            if job.requester.report(job, entry):
                 passed += 1
+            elif self._abandon(job, "slow_reader", "the client reads more slowly than progress comes"):
+                flooding.append(job)
         self.counters.progress += passed
+        if flooding:
+            self._free(flooding)
 
     def cancel(self, requester: Requester, client_job_ids: Iterable[Any]) -> None:
         """The requester no longer wants these jobs. Extension ``cancel``; unknown ids are ignored."""
         jobs = [requester.open_jobs.get(client_key(name)) for name in client_job_ids]
-        self._free([job for job in jobs if job is not None and self._abandon(job, "cancelled")])
+        text = "the client cancelled the job"
+        self._free([job for job in jobs if job is not None and self._abandon(job, "cancelled", text)])
 
     def abandon_all(self, requester: Requester) -> None:
         """The requester is gone, or no longer wants any answer. P-25."""
         self._free([job for job in list(requester.open_jobs.values()) if self._abandon(job)])
 
     # Nobody waits for a job any more. Without a kind there is nobody to tell, either.
-    def _abandon(self, job: Job, kind: str | None = None) -> bool:
+    def _abandon(self, job: Job, kind: str | None = None, text: str = "") -> bool:
         if not self._table.abandon(job, trio.current_time() + self._config.job_timeout):
             return False
         if kind is not None:
-            self._tell(job, kind, "the client cancelled the job")
+            self._tell(job, kind, text)
         else:
             self.counters.abandoned += 1
             self._intake.release(job.files)

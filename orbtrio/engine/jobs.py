@@ -70,8 +70,11 @@ class Requester(Protocol):
     def deliver(self, job: Job, output: bytes) -> None:
         """Take the worker's output, one CBOR map."""
 
-    def report(self, job: Job, entry: bytes) -> None:
-        """Take what the worker says before that, one CBOR map."""
+    def report(self, job: Job, entry: bytes) -> bool:
+        """Take what the worker says before that, one CBOR map.
+
+        False if there is no room for it any more: the job is to be given up. Nothing was taken then.
+        """
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
         """Learn that the engine ended the job, or never accepted it. P-31."""
@@ -134,6 +137,7 @@ class Job:
         batch: The batch in which it was sent; None while it is queued.
         deliveries: How often it was sent to a worker.
         watch: If it has a deadline of its own, or must not fall silent; None for nearly all.
+        told_late: Bytes of progress that its client got while it was behind with reading.
     """
 
     number: int
@@ -153,6 +157,7 @@ class Job:
     batch: Batch | None = None
     deliveries: int = 0
     watch: Watch | None = None
+    told_late: int = 0
 
     def claim(self, batch: Batch) -> None:
         """QUEUED -> IN_FLIGHT; for the owner, in the step that sends `batch`."""

@@ -36,7 +36,8 @@ class _Caller:
         self.output = codec.decode_item(output)
         self.done.set()
 
-    def report(self, job: Job, entry: bytes) -> None: ...
+    def report(self, job: Job, entry: bytes) -> bool:
+        return True
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
         self.output = {"error": text, "error_kind": kind}
@@ -129,9 +130,10 @@ class _StreamCaller:
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None:
         self._end({"error": text, "error_kind": kind}, self._pieces.attempt)
 
-    def report(self, job: Job, entry: bytes) -> None:
+    def report(self, job: Job, entry: bytes) -> bool:
         piece = codec.decode_item(codec.progress_fields(entry))
         self._pieces.report(piece, len(entry), run=job.deliveries)
+        return True  # if the reader is too slow, the pieces have given the job up themselves
 
     def _end(self, output: dict[str, Any], run: int) -> None:
         output.pop("id", None)

@@ -246,10 +246,13 @@ class Sessions:
         first: Message,
     ) -> None:
         transport.max_message_bytes = self._config.max_client_message_bytes
+        most = self._config.max_buffered_bytes
         if "batched_responses" in connection.extensions:
-            client: RemoteClient = BatchedClient(transport, connection.extensions, self._flusher)
+            client: RemoteClient = BatchedClient(
+                transport, connection.extensions, self._flusher, max_unsent=most
+            )
         else:
-            client = RemoteClient(transport, connection.extensions)
+            client = RemoteClient(transport, connection.extensions, max_unsent=most)
         self.clients += 1
         _log.debug("%s: client registered", transport.peer)
         try:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class FakeTransport:
     def __init__(self) -> None:
         self.sent: list[Message] = []
+        self.buffered_bytes = 0
+
+    def flush(self) -> None: ...
 
     def queue(self, *parts: bytes) -> None:
         self.sent.append(codec.decode(b"".join(parts)))
@@ -54,6 +57,25 @@ def test_who_asked_hears_of_progress_and_never_of_our_ids() -> None:
         ("mine", {"text": "x"}, 1),
         ("mine", {"text": "x"}, 2),
     ]
+
+
+def test_progress_that_a_slow_client_has_no_room_for_is_refused() -> None:
+    transport: Any = FakeTransport()
+    client = RemoteClient(transport, frozenset({"progress"}), max_unsent=1600)
+    flooding, other = a_job(client), a_job(client)
+    entry = codec.progress_entry("ours", {"text": "x" * 120})
+    assert client.report(flooding, entry), "not behind"
+    transport.buffered_bytes = 500
+    assert client.report(flooding, entry), "behind, but there is room"
+    transport.buffered_bytes = 900
+    assert not client.report(flooding, entry), "it is this one's doing"
+    small = codec.progress_entry("ours", {"text": "x"})
+    assert client.report(other, small), "not this one's"
+    transport.buffered_bytes = 1200
+    assert not client.report(other, small), "the rest is for answers"
+    assert len(transport.sent) == 3
+    deaf = RemoteClient(transport, frozenset(), max_unsent=1600)
+    assert deaf.report(a_job(deaf), entry)
 
 
 def test_who_asked_hears_why_the_engine_ended_a_job() -> None:

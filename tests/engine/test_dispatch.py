@@ -29,7 +29,8 @@ class FakeRequester:
 
     def deliver(self, job: Job, output: bytes) -> None: ...
 
-    def report(self, job: Job, entry: bytes) -> None: ...
+    def report(self, job: Job, entry: bytes) -> bool:
+        return True
 
     def refuse(self, client_job_id: Any, kind: str, text: str) -> None: ...
 

@@ -213,7 +213,7 @@ async def test_many_cancelled_jobs_are_as_many_messages_as_the_worker_takes(
         await client.close()
         await wait_until_idle()
         told: list[str] = []
-        while worker.has_message:
+        while len(told) < len(sent):
             told += await worker.receive_cancels()
         assert told == sent
         assert len(sent) == 100
@@ -311,6 +311,34 @@ async def test_an_entry_without_an_id_is_nobodys(autojump_clock: MockClock) -> N
         assert client.raw == []
         worker.answer(jobs)
         assert "echo" in (await client.receive_response()).output
+
+
+async def test_a_flood_of_progress_costs_its_job_and_not_the_connection(autojump_clock: MockClock) -> None:
+    """B-73: a worker sends more than the client reads; the jobs of its neighbours are done."""
+    async with open_fabric(max_buffered_bytes=4 << 20) as fabric:
+        flooding = await extended_worker(fabric, "progress", "cancel")
+        client = await extended_client(fabric, "progress")
+        (flooded,) = client.submit("t", {})
+        (job,) = await flooding.receive_batch()
+        neighbour = await fabric.fake_worker("other", eager=True, extensions=frozenset({"progress"}))
+        (quiet,) = client.submit("other", {})
+        jobs = await neighbour.receive_batch()
+        client.link.stall()
+        for _ in range(100):
+            flooding.report(job, text="x" * 80_000)
+            await trio.lowlevel.checkpoint()
+        neighbour.report(jobs, percent=50)
+        neighbour.answer(jobs)
+        assert await flooding.receive_cancels() == [job.job_id]
+        await wait_until_idle()
+        client.link.resume()
+        await wait_until_idle()
+        assert client.lost is None
+        assert kinds(client) == [(flooded, "slow_reader")]
+        assert [name for name, _ in client.outputs] == [flooded, quiet]
+        flooding.answer(job)
+        await wait_until_idle()
+        assert [worker.unanswered for worker in fabric.engine.statistics().workers] == [0, 0]
 
 
 async def test_only_the_jobs_owner_reports(autojump_clock: MockClock) -> None:

@@ -23,7 +23,7 @@ class FakeRequester:
         self.open_jobs: dict[Hashable, Job] = {}
         self.extensions: frozenset[str] = frozenset()
 
-    def report(self, job: Job, entry: bytes) -> None:
+    def report(self, job: Job, entry: bytes) -> bool:
         raise AssertionError("the table never reports")
 
     def deliver(self, job: Job, output: bytes) -> None:
