@@ -18,6 +18,7 @@ from orbtrio.protocol.messages import (
 )
 from orbtrio.testing import open_fabric, wait_until_idle
 from tests.engine.extended import extended_client, extended_worker
+from tests.engine.extension_search import search
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -651,3 +652,13 @@ async def test_whoever_is_waiting_when_the_engine_stops_is_told(autojump_clock: 
         await fabric.engine.stop(grace=0)
         await client.wait_lost()
         assert [kind for _, kind in kinds(client)] == ["engine_stopped"] * 2
+
+
+# --- all of it at once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_books_stay_right_whatever_happens_in_whatever_order(
+    autojump_clock: MockClock, seed: int
+) -> None:
+    await search(seed, 40)
