@@ -21,7 +21,7 @@ from orbtrio.errors import RegistrationRefused
 from orbtrio.protocol.bulk import MAX_JOB_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from orbtrio.engine.config import Config
     from orbtrio.engine.jobs import Owner, Requester
@@ -40,6 +40,24 @@ _READERS: Final = 4
 # How much a worker may leave unread before the next batch does not leave, unless `max_buffered_bytes` asks
 # for less.
 _MAX_UNREAD_BYTES: Final = 4 << 20
+
+
+# Whoever waits for a job that the engine has ended. Its worker may be at it for minutes more, and would keep
+# the connection of a client that has gone.
+class _Nobody:
+    def __init__(self) -> None:
+        self.open_jobs: dict[Hashable, Job] = {}
+        self.extensions: frozenset[str] = frozenset()
+
+    def deliver(self, job: Job, output: bytes) -> None: ...
+
+    def report(self, job: Job, entry: bytes) -> bool:
+        raise AssertionError("the job has ended")
+
+    def refuse(self, client_job_id: Any, kind: str, text: str) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
 
 
 class Exchange:
@@ -148,6 +166,7 @@ class Exchange:
         else:
             self.counters.abandoned += 1
             self._intake.release(job.files)
+            job.requester = _NOBODY
         return True
 
     # Jobs have ended by no doing of whoever held them: workers that still compute are told to stop, and
@@ -295,6 +314,7 @@ class Exchange:
     def _tell(self, job: Job, kind: str, text: str) -> None:
         self.counters.ended[kind] = self.counters.ended.get(kind, 0) + 1
         job.requester.refuse(job.client_job_id, kind, text)
+        job.requester = _NOBODY
         self._intake.release(job.files)
         self._note_end()
 

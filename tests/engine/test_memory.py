@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orbtrio.engine.clients import RemoteClient
 from orbtrio.engine.jobs import Batch, Job
 from orbtrio.testing import open_fabric, wait_until_idle
+from tests.engine.extended import extended_client, extended_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,3 +45,26 @@ async def test_answered_jobs_are_in_no_circle(autojump_clock: MockClock) -> None
         # A task that waits for the next jobs may still have the last in hand.
         assert in_memory(Job) - jobs <= 8
         assert in_memory(Batch) - batches <= 1
+
+
+@pytest.mark.parametrize("extensions", [(), ("cancel",)])
+async def test_a_job_that_is_computed_for_nobody_keeps_no_connection(
+    autojump_clock: MockClock, extensions: tuple[str, ...]
+) -> None:
+    """P-25: or a client that comes and goes would fill the memory behind a slow worker."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, *extensions, max_batch_size=1)
+        gc.collect()
+        clients = in_memory(RemoteClient)
+        for _ in range(5):
+            client = await extended_client(fabric, "cancel")
+            client.submit("t", {})
+            (cancelled,) = client.submit("t", {})
+            await wait_until_idle()
+            client.cancel(cancelled)
+            await client.close()
+            await wait_until_idle()
+        gc.collect()
+        assert in_memory(RemoteClient) <= clients
+        assert [one.unanswered for one in fabric.engine.statistics().workers] == [10]
+        assert worker.lost is None
