@@ -161,8 +161,8 @@ class JobRefused(JobError):
         kind: Why: ``"queue_full"`` (submit later or add workers), ``"unknown_worker_type"`` (check the name
             and the engine's ``WORKER_TYPES``), ``"invalid_job"``, ``"worker_lost"`` (it took down several
             workers, or they kept dying), ``"heartbeat_timeout"`` (its worker made no progress for as long as
-            the job allowed), ``"slow_reader"`` (its progress came faster than it was read: read faster, or ask
-            the worker for less), ``"cancelled"``, ``"result_too_large"`` or ``"engine_stopped"``.
+            the job allowed), ``"slow_reader"`` (its progress came faster than it was read: read faster, or
+            ask the worker for less), ``"cancelled"``, ``"result_too_large"`` or ``"engine_stopped"``.
         text: The engine's words.
     """
 
