@@ -78,7 +78,7 @@ def main(context: click.Context) -> None:
         _list()
 
 
-@main.command()
+@main.command(short_help="Run the workers of a TOML file, with restarts.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--check", is_flag=True, help="Only say whether the file is right.")
 def run(file: Path, *, check: bool) -> None:
@@ -113,7 +113,7 @@ def run(file: Path, *, check: bool) -> None:
     sys.exit(trio.run(_fleet.run_fleet, fleet, dict(os.environ)))
 
 
-@main.command()
+@main.command(short_help="Draw what each vision worker makes of pictures.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("pictures", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--only", multiple=True, metavar="TYPE", help="Only these workers.")
