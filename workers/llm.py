@@ -27,7 +27,7 @@ import attrs
 from orbtrio.worker import JobCancelled, run_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from orbtrio.worker import Job, WorkerSettings
 
@@ -148,24 +148,55 @@ def read_messages(job_input: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: it has none, or what is no chat.
     """
+    chat = read_chat(job_input, _text)
+    check_characters(message["content"] for message in chat)
+    return chat
+
+
+def read_chat(job_input: dict[str, Any], read_content: Callable[[Any, str], Any]) -> list[dict[str, Any]]:
+    """The messages of a job, each with ``role`` and what `read_content` makes of its ``content``.
+
+    Args:
+        job_input: Of a job.
+        read_content: Called with a content and its field's name, for errors.
+
+    Raises:
+        ValueError: there are none, too many, or what is no chat.
+    """
     messages = job_input.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages: expected a list of messages, each with role and content")
     if len(messages) > MOST_MESSAGES:
         raise ValueError(f"messages: {len(messages)} are too many, at most {MOST_MESSAGES}")
+    chat = []
     for place, message in enumerate(messages):
+        field = f"messages[{place}]"
         if not isinstance(message, dict):
-            raise ValueError(f"messages[{place}]: expected a message with role and content")
+            raise ValueError(f"{field}: expected a message with role and content")
         if message.get("role") not in ROLES:
-            raise ValueError(f"messages[{place}].role: expected one of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise ValueError(f"messages[{place}].content: expected text")
-    if messages[-1]["role"] == "assistant":
-        raise ValueError(f"messages[{len(messages) - 1}].role: the last message is for the model to answer")
-    characters = sum(len(message["content"]) for message in messages)
+            raise ValueError(f"{field}.role: expected one of {', '.join(ROLES)}")
+        content = read_content(message.get("content"), f"{field}.content")
+        chat.append({"role": message["role"], "content": content})
+    if chat[-1]["role"] == "assistant":
+        raise ValueError(f"messages[{len(chat) - 1}].role: the last message is for the model to answer")
+    return chat
+
+
+def check_characters(texts: Iterable[str]) -> None:
+    """Hold the texts of a chat against `MAX_CHARACTERS`.
+
+    Raises:
+        ValueError: together they have more.
+    """
+    characters = sum(map(len, texts))
     if characters > MAX_CHARACTERS:
         raise ValueError(f"messages: {characters} characters are too many, at most {MAX_CHARACTERS}")
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _text(content: Any, field: str) -> str:
+    if not isinstance(content, str):
+        raise ValueError(f"{field}: expected text")
+    return content
 
 
 def read_max_tokens(job_input: dict[str, Any]) -> int:

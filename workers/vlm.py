@@ -24,7 +24,7 @@ from orbtrio.errors import ConfigError
 from orbtrio.worker import run_program
 
 from ._pictures import KEPT_PIXELS, read_picture
-from .llm import MAX_CHARACTERS, MOST_MESSAGES, ROLES, Chat, Question, read_max_tokens
+from .llm import MOST_MESSAGES, Chat, Question, check_characters, read_chat, read_max_tokens
 
 if TYPE_CHECKING:
     from orbtrio.worker import WorkerSettings
@@ -68,38 +68,23 @@ def read_messages(job_input: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: it has none, or what is no chat.
     """
-    messages = job_input.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise ValueError("messages: expected a list of messages, each with role and content")
-    if len(messages) > MOST_MESSAGES:
-        raise ValueError(f"messages: {len(messages)} are too many, at most {MOST_MESSAGES}")
-    read = [_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
-    if read[-1]["role"] == "assistant":
-        raise ValueError(f"messages[{len(read) - 1}].role: the last message is for the model to answer")
-    parts = [part for message in read for part in message["content"]]
+    chat = read_chat(job_input, _parts)
+    parts = [part for message in chat for part in message["content"]]
     if len(parts) > MOST_MESSAGES:
         raise ValueError(f"messages: {len(parts)} parts are too many, at most {MOST_MESSAGES}")
-    characters = sum(len(part["text"]) for part in parts if part["type"] == "text")
-    if characters > MAX_CHARACTERS:
-        raise ValueError(f"messages: {characters} characters are too many, at most {MAX_CHARACTERS}")
+    check_characters(part["text"] for part in parts if part["type"] == "text")
     pictures = sum(part["type"] == "image" for part in parts)
     if pictures > MOST_PICTURES:
         raise ValueError(f"messages: {pictures} pictures are too many, at most {MOST_PICTURES}")
-    return read
+    return chat
 
 
-def _message(message: Any, field: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise ValueError(f"{field}: expected a message with role and content")
-    if message.get("role") not in ROLES:
-        raise ValueError(f"{field}.role: expected one of {', '.join(ROLES)}")
-    content = message.get("content")
+def _parts(content: Any, field: str) -> list[dict[str, Any]]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{field}.content: expected a list of parts, of type text or image")
-    parts = [_part(part, f"{field}.content[{place}]") for place, part in enumerate(content)]
-    return {"role": message["role"], "content": parts}
+        raise ValueError(f"{field}: expected a list of parts, of type text or image")
+    return [_part(part, f"{field}[{place}]") for place, part in enumerate(content)]
 
 
 def _part(part: Any, field: str) -> dict[str, Any]:

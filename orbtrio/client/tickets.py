@@ -9,10 +9,11 @@ inputs of megabytes), and to encode when it is sent (the caller is to hear what 
 
 from __future__ import annotations
 
-from struct import pack
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
+
+from orbtrio.protocol.splice import with_numbers
 
 if TYPE_CHECKING:
     from orbtrio.protocol.messages import Resource
@@ -24,13 +25,6 @@ RESOURCE_OVERHEAD: Final = 128
 
 # Longest time that is sent, 24 days: no engine has a use for more, and "for ever" is no number.
 _LONGEST_MS: Final = 2**31 - 1
-
-_TIMEOUT_MS: Final = b"\x6atimeout_ms"
-_HEARTBEAT_MS: Final = b"\x6cheartbeat_ms"
-
-# Major types of CBOR.
-_NUMBER: Final = 0x00
-_MAP: Final = 0xA0
 
 
 class Owner(Protocol):
@@ -121,12 +115,12 @@ class Ticket:
         self._attempt = 1
         if not self.tells_timeout and self.heartbeat is None:
             return self.wire
-        fields: list[bytes] = []
+        terms: dict[str, int] = {}
         if self.tells_timeout and "engine_errors" in announced:
-            fields += _TIMEOUT_MS, _milliseconds(self.deadline - now)
+            terms["timeout_ms"] = _milliseconds(self.deadline - now)
         if self.heartbeat is not None and "progress" in announced:
-            fields += _HEARTBEAT_MS, _milliseconds(self.heartbeat)
-        return _extended(self.wire, fields) if fields else self.wire
+            terms["heartbeat_ms"] = _milliseconds(self.heartbeat)
+        return with_numbers(self.wire, terms) if terms else self.wire
 
     def report(self, attempt: int, piece: dict[str, Any], size: int) -> None:
         """Pass on what a worker has to tell.
@@ -147,23 +141,5 @@ class Ticket:
         self.owner.ended(self)
 
 
-def _milliseconds(seconds: float) -> bytes:
-    return _head(_NUMBER, round(min(max(1, seconds * 1000), _LONGEST_MS)))
-
-
-# A map with fields behind its own. To decode and encode it anew would take as long as all the rest.
-def _extended(wire: bytes, fields: list[bytes]) -> bytes:
-    pairs = wire[0] & 0x1F
-    begin = 1
-    if pairs >= 24:
-        begin += 1 << pairs - 24
-        pairs = int.from_bytes(wire[1:begin], "big")
-    return b"".join([_head(_MAP, pairs + len(fields) // 2), memoryview(wire)[begin:], *fields])
-
-
-def _head(major: int, number: int) -> bytes:
-    if number < 24:
-        return bytes((major | number,))
-    if number < 1 << 8:
-        return bytes((major | 24, number))
-    return pack(">BH", major | 25, number) if number < 1 << 16 else pack(">BI", major | 26, number)
+def _milliseconds(seconds: float) -> int:
+    return round(min(max(1, seconds * 1000), _LONGEST_MS))

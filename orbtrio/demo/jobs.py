@@ -12,7 +12,7 @@ from orbtrio.demo.texts import TEXTS
 from orbtrio.inputs import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from orbtrio.demo.clip import Clip
 
@@ -24,12 +24,13 @@ Tag: TypeAlias = tuple[str, int | str]
 
 def make_streams(clip: Clip) -> list[list[Job]]:
     """All jobs, but for `QUESTIONS`."""
+    pictures = {name: Image(photographs.encode(photographs.load(name))) for name in PHOTOGRAPHS}
     streams = (
         _frames(clip),
         _texts(),
-        _pictures("embedding"),
-        _pictures("object_detection"),
-        _pictures("segmentation"),
+        _pictures("embedding", pictures),
+        _pictures("object_detection", pictures),
+        _pictures("segmentation", pictures),
         _stroll(),
     )
     return list(map(list, streams))
@@ -54,9 +55,8 @@ def _texts() -> Iterator[Job]:
         yield Job("embedding", job_input, tag=("query", name))
 
 
-def _pictures(worker_type: str) -> Iterator[Job]:
-    for name in PHOTOGRAPHS:
-        picture = Image(photographs.encode(photographs.load(name)))
+def _pictures(worker_type: str, pictures: Mapping[str, Image]) -> Iterator[Job]:
+    for name, picture in pictures.items():
         yield Job(worker_type, {"filepath": picture}, tag=(worker_type, name))
 
 

@@ -64,7 +64,10 @@ async def submit(
         exchange.flush()
     if not caller.done.is_set():
         raise JobTimedOut(f"no answer within {timeout:g} s")
-    return _result(caller.output)
+    output, error = _outcome(caller.output)
+    if error is not None:
+        raise error
+    return output
 
 
 async def _request(
@@ -78,12 +81,10 @@ async def _request(
     return WorkerRequest([job], [], resources)
 
 
-def _result(output: dict[str, Any]) -> dict[str, Any]:
+# What a worker's entry or the engine's words come to: the output, and the error that it stands for, if any.
+def _outcome(output: dict[str, Any]) -> tuple[dict[str, Any], JobError | None]:
     output.pop("id", None)
-    error = JobError.of(output)
-    if error is not None:
-        raise error
-    return output
+    return output, JobError.of(output)
 
 
 # --- Streams ------------------------------------------------------------------------------------------------
@@ -136,6 +137,5 @@ class _StreamCaller:
         return True  # if the reader is too slow, the pieces have given the job up themselves
 
     def _end(self, output: dict[str, Any], run: int) -> None:
-        output.pop("id", None)
-        error = JobError.of(output)
+        output, error = _outcome(output)
         self._pieces.end(None if error else output, error, run=run)

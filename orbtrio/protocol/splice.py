@@ -9,10 +9,11 @@ Functions that end in `_parts` return pieces, which the transport joins.
 
 from __future__ import annotations
 
+from struct import pack
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "batch_parts",
@@ -23,6 +24,7 @@ __all__ = [
     "response_head",
     "response_member",
     "responses_head",
+    "with_numbers",
     "without_leading_id",
 ]
 
@@ -39,8 +41,11 @@ _OUTPUT: Final = b"\x66output"
 def _head(major: int, number: int) -> bytes:
     if number < 24:
         return bytes((major | number,))
-    width = next(width for width in range(4) if number < 1 << (8 << width))
-    return bytes((major | 24 + width,)) + number.to_bytes(1 << width, "big")
+    if number < 1 << 8:
+        return bytes((major | 24, number))
+    if number < 1 << 16:
+        return pack(">BH", major | 25, number)
+    return pack(">BI", major | 26, number) if number < 1 << 32 else pack(">BQ", major | 27, number)
 
 
 def batch_parts(jobs: Sequence[bytes], resources: Sequence[bytes] = (), files: int = 0) -> list[bytes]:
@@ -67,6 +72,25 @@ def request_parts(resources: Sequence[bytes], jobs: Sequence[bytes]) -> list[byt
     """A ``worker_request`` of encoded resources and jobs."""
     head = b"\xa3\x64type\x6eworker_request\x69resources" + _head(_ARRAY, len(resources))
     return [head, *resources, b"\x64jobs" + _head(_ARRAY, len(jobs)), *jobs]
+
+
+def with_numbers(job: bytes, numbers: Mapping[str, int]) -> bytes:
+    """An encoded job with fields behind its own.
+
+    To decode and encode it anew would take as long as all the rest that is done for it.
+
+    Args:
+        job: One map, in its shortest form.
+        numbers: By ASCII name, numbers from 0 up; names that the job does not have.
+    """
+    pairs, begin = job[0] & 0x1F, 1
+    if pairs >= 24:
+        begin += 1 << pairs - 24
+        pairs = int.from_bytes(job[1:begin], "big")
+    pieces: list[bytes | memoryview] = [_head(_MAP, pairs + len(numbers)), memoryview(job)[begin:]]
+    for name, number in numbers.items():
+        pieces += _head(_TEXT, len(name)), name.encode("ascii"), _head(0, number)
+    return b"".join(pieces)
 
 
 def entries_parts(message_type: str, field: str, entries: Sequence[bytes]) -> list[bytes]:

@@ -55,6 +55,13 @@ def test_answers_to_any_id(client_job_id: Any) -> None:
     assert raw == cbor2.dumps({"type": "worker_responses", "responses": members})
 
 
+@pytest.mark.parametrize("count", [0, 22, 23, 24, 254, 255, 65_534, 65_535])
+def test_numbers_are_added_as_if_they_had_been_encoded_with_the_rest(count: int) -> None:
+    job = {str(number): 0 for number in range(count)}
+    numbers = {"timeout_ms": 60_000, "heartbeat_ms": 5, "small": 200, "large": 1 << 31, "larger": 1 << 32}
+    assert splice.with_numbers(cbor2.dumps(job), numbers) == cbor2.dumps({**job, **numbers})
+
+
 @pytest.mark.parametrize("length", [0, 1, 23, 24, 255])
 def test_an_id_that_comes_first_is_cut_off(length: int) -> None:
     entry = {"id": "a" * length, "text": "x", "job_id": "data"}

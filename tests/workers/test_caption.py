@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image
 
 from orbtrio.errors import ConfigError
 from orbtrio.worker import WorkerSettings
+from tests.workers.routes import fake_routes
 from workers import caption
 from workers.caption import Captions, Question
 
@@ -89,18 +88,6 @@ def test_without_a_model_two_are_named() -> None:
 
 
 def test_a_model_is_loaded_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch need not be installed for this test."""
-    route = ModuleType("workers.huggingface.captioning")
-    package = ModuleType("workers.huggingface")
-    package.captioning = route  # type: ignore[attr-defined]
-    loaded: list[str] = []
-
-    def load(model_id: str) -> Sizes:
-        loaded.append(model_id)
-        return Sizes()
-
-    route.load = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "workers.huggingface", package)
-    monkeypatch.setitem(sys.modules, "workers.huggingface.captioning", route)
+    loaded = fake_routes(monkeypatch, Sizes, huggingface="captioning")
     assert isinstance(caption.load(WorkerSettings(**SETTINGS, model_id="some/model")), Captions)
     assert loaded == ["some/model"]

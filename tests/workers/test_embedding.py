@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +9,8 @@ import pytest
 from PIL import Image
 
 from orbtrio.worker import WorkerSettings
-from workers import builtin, embedding
+from tests.workers.routes import fake_routes
+from workers import embedding
 from workers.embedding import Embedder
 
 if TYPE_CHECKING:
@@ -145,20 +144,7 @@ def test_model_for_texts_refuses_pictures(picture: Callable[[int], str]) -> None
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Both routes are fakes; what was loaded, by its MODEL_ID."""
-    loaded: list[str | None] = []
-
-    def load(model_id: str | None = None) -> TextModel:
-        loaded.append(model_id)
-        return TextModel()
-
-    for package, module in (("builtin", "e5"), ("huggingface", "embedding")):
-        fake = ModuleType(module)
-        vars(fake)["load"] = load
-        parent = builtin if package == "builtin" else ModuleType("workers.huggingface")
-        monkeypatch.setitem(sys.modules, f"workers.{package}", parent)
-        monkeypatch.setitem(sys.modules, f"workers.{package}.{module}", fake)
-        monkeypatch.setattr(parent, module, fake, raising=False)
-    return loaded
+    return fake_routes(monkeypatch, TextModel, builtin="e5", huggingface="embedding")
 
 
 @pytest.mark.parametrize("model_id", [None, "google/siglip2-base-patch16-224"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orbtrio.worker import Job, JobCancelled, WorkerSettings
-from workers import builtin, llm
+from tests.workers.routes import fake_routes
+from workers import llm
 from workers.builtin import smollm2
 from workers.llm import Chat, OneChat
 
@@ -207,20 +206,7 @@ def test_tokens_are_a_number_in_range(most: Any) -> None:
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """Both routes are fakes; what was loaded, by its MODEL_ID."""
-    loaded: list[str | None] = []
-
-    def load(model_id: str | None = None) -> Speller:
-        loaded.append(model_id)
-        return Speller()
-
-    for package, module in (("builtin", "smollm2"), ("huggingface", "chat")):
-        fake = ModuleType(module)
-        vars(fake)["load"] = load
-        parent = builtin if package == "builtin" else ModuleType("workers.huggingface")
-        monkeypatch.setitem(sys.modules, f"workers.{package}", parent)
-        monkeypatch.setitem(sys.modules, f"workers.{package}.{module}", fake)
-        monkeypatch.setattr(parent, module, fake, raising=False)
-    return loaded
+    return fake_routes(monkeypatch, Speller, builtin="smollm2", huggingface="chat")
 
 
 @pytest.mark.parametrize(("model_id", "kind"), [(None, OneChat), ("Qwen/Qwen3-0.6B", Chat)])

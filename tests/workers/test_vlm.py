@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +9,7 @@ from PIL import Image
 
 from orbtrio.errors import ConfigError
 from orbtrio.worker import Job, JobCancelled, WorkerSettings
+from tests.workers.routes import fake_routes
 from workers import vlm
 from workers.vlm import VisionChat
 
@@ -183,19 +182,7 @@ def test_without_a_model_two_are_named() -> None:
 
 
 def test_a_model_is_loaded_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch need not be installed for this test."""
-    route = ModuleType("workers.huggingface.vision_chat")
-    package = ModuleType("workers.huggingface")
-    package.vision_chat = route  # type: ignore[attr-defined]
-    loaded: list[str] = []
-
-    def load(model_id: str) -> Viewer:
-        loaded.append(model_id)
-        return Viewer()
-
-    route.load = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "workers.huggingface", package)
-    monkeypatch.setitem(sys.modules, "workers.huggingface.vision_chat", route)
+    loaded = fake_routes(monkeypatch, Viewer, huggingface="vision_chat")
     worker = vlm.load(WorkerSettings(**SETTINGS, model_id="some/model"))
     assert isinstance(worker, VisionChat)
     assert loaded == ["some/model"]
