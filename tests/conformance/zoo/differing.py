@@ -1,4 +1,4 @@
-"""What holds for each fault of a module of the zoo; that its cases notice it is shown where they are tested."""
+"""What holds for each fault of a module of the zoo. That cases notice it is shown where they are tested."""
 
 from __future__ import annotations
 
