@@ -137,8 +137,10 @@ def keep_jobs_of_lost_clients(original: Any, some_exchange: Exchange, requester:
     pass
 
 
-def tell_everybody(original: Any, client: RemoteClient, transport: Any, extensions: frozenset[str]) -> None:
-    original(client, transport, extensions | {"engine_errors"})
+def tell_everybody(
+    original: Any, client: RemoteClient, transport: Any, extensions: frozenset[str], **limits: Any
+) -> None:
+    original(client, transport, extensions | {"engine_errors"}, **limits)
 
 
 def say_nothing_of_timeouts(original: Any, client: RemoteClient, *reason: Any) -> None:

@@ -659,16 +659,18 @@ async def test_async_handler_may_fail_while_it_is_cancelled(
 
 @pytest.mark.parametrize("looks", [False, True])
 async def test_sync_handler_stops_if_it_looks(looks: bool, nursery: trio.Nursery) -> None:
-    release = threading.Event()
+    begun, release = trio.Event(), threading.Event()
 
     def handler(job: Job) -> dict[str, Any]:
         if job.job_id == "a":
+            trio.from_thread.run_sync(begun.set)
             release.wait(10)
         if looks:
             job.check_cancelled()
         return {"cancelled": job.cancelled}
 
     async def cancel_and_release() -> None:
+        await begun.wait()  # On a busy machine a thread takes its time; what has not begun never will.
         await running.cancel_soon("a")
         release.set()
 
