@@ -193,3 +193,11 @@ def bench(session: nox.Session) -> None:
     """What a job costs from end to end; see ``benchmarks``."""
     install(session, extras="speed")
     session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+
+
+@nox.session(name="bench-peers")
+def bench_peers(session: nox.Session) -> None:
+    """The same work done by other systems, each beside orbtrio; see ``benchmarks/peers``."""
+    install(session, extras="speed")
+    session.install("-r", "benchmarks/peers/requirements.txt")
+    session.run("python", "-m", "benchmarks.peers", *session.posargs)
