@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
-from orbtrio.engine._settings import (
+from orbtrio._settings import (
     FLAG,
     PAIRS,
     PATH,
@@ -323,7 +323,7 @@ def _read_table(path: Path) -> dict[str, Any]:
 def _parse_flags(argv: Sequence[str]) -> dict[str, str | None]:
     command = click.Command(
         "engine",
-        params=[_option(known) for known in (_CONFIG_FILE, *_FILES.values(), *_SETTINGS) if known.flag],
+        params=[known.option() for known in (_CONFIG_FILE, *_FILES.values(), *_SETTINGS) if known.flag],
         help="Run an ORB engine. Flags win over the environment, and that over the file of settings.",
         epilog="WORKER_SECRET and CLIENT_TOKENS have no flag, for other users can read command lines.",
         context_settings={"max_content_width": 110},
@@ -335,14 +335,6 @@ def _parse_flags(argv: Sequence[str]) -> dict[str, str | None]:
         raise SystemExit(done.exit_code) from None
     except click.ClickException as error:
         raise ConfigError(error.format_message()) from None
-
-
-def _option(known: Setting) -> click.Option:
-    default = _default(known)
-    help = f"{known.help}  [{known.env}" + (f"; default: {default}]" if default else "]")
-    if known.kind is FLAG:
-        return click.Option([known.flag or ""], help=help, is_flag=True, flag_value="true", type=str)
-    return click.Option([known.flag or ""], help=help, metavar=known.kind.metavar)
 
 
 def _version() -> str:
@@ -360,11 +352,7 @@ def settings_table() -> str:
     rows = ["| environment | flag | default | |", "|---|---|---|---|"]
     for known in (*_SETTINGS, *_FILES.values(), _CONFIG_FILE):
         flag = "" if known.flag is None else f"`{known.flag}`"
-        default = _default(known)
+        default = known.shown_default
         shown = f"`{default}`" if default else ""
         rows.append(f"| `{known.env}` | {flag} | {shown} | {known.help} |")
     return "\n".join(rows) + "\n"
-
-
-def _default(known: Setting) -> str:
-    return "" if known.default is None or known.secret else known.kind.show(known.default)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orbtrio.engine._settings import (
+from orbtrio._settings import (
     FLAG,
     PAIRS,
     PATH,

@@ -1,8 +1,8 @@
 """The kinds of settings there are: how each is read from text, checked, and shown.
 
-A setting is an attrs field made by `setting`. Whatever is assigned to it, by keyword or by `config.load`,
-passes through its kind, so there is one place that refuses and one wording. A kind never repeats the value of
-a secret.
+A setting is an attrs field made by `setting`. Whatever is assigned to it, by keyword or by a program that
+reads its surroundings, passes through its kind, so there is one place that refuses and one wording. A kind
+never repeats the value of a secret. Engine and toolkit each have a class of such settings.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import attrs
+import click
 
 from orbtrio.errors import ConfigError
 
@@ -89,6 +90,19 @@ class Setting:
     def flag(self) -> str | None:
         """Its command line option."""
         return None if self.secret else "--" + self.name.replace("_", "-")
+
+    @property
+    def shown_default(self) -> str:
+        """The default as people write it; nothing if there is none, or it is a secret."""
+        return "" if self.default is None or self.secret else self.kind.show(self.default)
+
+    def option(self) -> click.Option:
+        """Its command line option, for a setting that has one; a text or None comes out of it."""
+        default = self.shown_default
+        help = f"{self.help}  [{self.env}" + (f"; default: {default}]" if default else "]")
+        if self.kind is FLAG:
+            return click.Option([self.flag or ""], help=help, is_flag=True, flag_value="true", type=str)
+        return click.Option([self.flag or ""], help=help, metavar=self.kind.metavar)
 
     def accept(self, value: Any) -> Any:
         """Check a Python value.
