@@ -28,11 +28,13 @@ KNOWN_BY: Final = {
     "PIL": {"orbtrio.client._program_pictures", "orbtrio.drawing"},
     "cbor2": {"orbtrio.protocol.codec"},
     "click": {
+        "orbtrio._settings",
         "orbtrio.client.__main__",
         "orbtrio.conformance.__main__",
         "orbtrio.conformance.options",
         "orbtrio.demo.__main__",
         "orbtrio.engine.config",
+        "orbtrio.toolkit.settings",
         "orbtrio.top.__main__",
         "orbtrio.worker.program",
         "workers.__main__",
@@ -51,6 +53,8 @@ KNOWN_BY: Final = {
     "websockets": {"orbtrio.transport.frames"},
 }
 EVERYBODYS: Final = {"attrs", "trio"}
+# What speaks HTTP for the toolkit, and keeps its engines' keys.
+TOOLKIT: Final = {"anycorn", "coredis", "httpx2", "python_multipart", "starlette"}
 # What models are made of: every worker may use these, and nobody else may without standing above.
 MODELS: Final = {
     "PIL",
@@ -72,6 +76,8 @@ DEMO: Final = {"PIL", "cv2", "matplotlib", "numpy", "rich", "skimage"}
 # The conformance suite speaks for itself, so that a fault of ours is not its own: see its contract.
 CONFORMANCE: Final = {"cbor2", "hypothesis", "wsproto"}
 PUBLIC_TO_WORKERS: Final = {"orbtrio", "orbtrio.errors", "orbtrio.worker"}
+# No workers: one looks at them and draws what they said, the other starts them.
+ABOVE_WORKERS: Final = {("workers._gallery", "orbtrio.drawing"), ("workers._fleet", "orbtrio.processes")}
 INPUT_AND_OUTPUT: Final = {"asyncio", "logging", "pathlib", "socket", "subprocess", "threading", "time"}
 MOST_LINES: Final = 400
 
@@ -134,6 +140,8 @@ def test_each_library_is_known_to_few(graph: grimp.ImportGraph) -> None:
                 continue
             if module.startswith("orbtrio.demo.") and library in DEMO:
                 continue
+            if module.startswith("orbtrio.toolkit.") and library in TOOLKIT:
+                continue
             if library not in sys.stdlib_module_names | EVERYBODYS | {"orbtrio", "workers"}:
                 used.setdefault(library, set()).add(module)
     assert used == KNOWN_BY
@@ -161,8 +169,7 @@ def test_workers_use_the_public_api_only(graph: grimp.ImportGraph) -> None:
         for module, imported in imports_of(graph, "workers")
         if imported.startswith("orbtrio.")
         and imported not in PUBLIC_TO_WORKERS
-        # The gallery is no worker but looks at them, and draws what they said.
-        and (module, imported) != ("workers._gallery", "orbtrio.drawing")
+        and (module, imported) not in ABOVE_WORKERS
     ]
     assert private == []
 

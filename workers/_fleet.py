@@ -26,7 +26,6 @@ take the SIGTERM that follows for the second signal, which ends them at once.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -39,11 +38,12 @@ import attrs
 import trio
 
 from orbtrio.errors import ConfigError
+from orbtrio.processes import LAST_WORDS, Relay, how_it_ended, kill_session
 
 from ._catalogue import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["Fleet", "Member", "read_fleet", "run_fleet"]
@@ -55,10 +55,6 @@ _LONGEST_WAIT: Final = 60.0
 _LIVED_LONG: Final = 60.0
 # A worker that drains has half a minute of its own.
 _GRACE: Final = 35.0
-# For what a worker has said to arrive, once it has ended: a process of its own may keep the pipe open.
-_LAST_WORDS: Final = 1.0
-_READ_BYTES: Final = 64 * 1024
-_MOST_LINE: Final = 64 * 1024
 
 _SECRETS: Final = ("WORKER_SECRET", "CLIENT_TOKEN", "HF_TOKEN")
 _ENVIRONMENT_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -250,7 +246,7 @@ class _Guard:
                 return
             if trio.current_time() - began >= _LIVED_LONG:
                 wait = _FIRST_WAIT
-            await self.say(f"{name} ended {_how(status)}; starting it again in {wait:g} s")
+            await self.say(f"{name} ended {how_it_ended(status)}; starting it again in {wait:g} s")
             with trio.move_on_after(wait):
                 await self.stopping.wait()
                 return
@@ -273,17 +269,17 @@ class _Guard:
         except OSError as error:
             return UNUSABLE, f"{member.start_command()[0]}: {error.strerror}"
         assert process.stdout is not None
-        relay = _Relay(name, process.stdout, self._print)
+        relay = Relay(name, process.stdout, self._print)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(relay.run)
                 nursery.start_soon(self._end, name, process)
                 status = await process.wait()
-                with trio.move_on_after(_LAST_WORDS):
+                with trio.move_on_after(LAST_WORDS):
                     await relay.done.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            _kill(process)
+            kill_session(process)
         return status, relay.last_line
 
     async def _end(self, name: str, process: trio.Process) -> None:
@@ -292,7 +288,7 @@ class _Guard:
         with trio.move_on_after(_GRACE):
             await self._hurry.wait()
         await self.say(f"{name} has not ended: killing it")
-        _kill(process)
+        kill_session(process)
 
     async def say(self, text: str) -> None:
         """Our own words, among those of the workers."""
@@ -307,50 +303,3 @@ def _write(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-# With whatever it has started: the session was made for it.
-def _kill(process: trio.Process) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"with status {status}"
-    try:
-        return f"by {signal.Signals(-status).name}"
-    except ValueError:  # Most real-time signals have no name.
-        return f"by signal {-status}"
-
-
-class _Relay:
-    """Hands on what a worker says, line by line, each with the worker's name before it."""
-
-    def __init__(
-        self, name: str, stream: trio.abc.ReceiveStream, write: Callable[[str], Awaitable[None]]
-    ) -> None:
-        self.last_line = ""
-        self.done = trio.Event()
-        self._name = name
-        self._stream = stream
-        self._write = write
-
-    async def run(self) -> None:
-        """Until the stream ends."""
-        rest = b""
-        async with self._stream:
-            async for data in self._stream:
-                *lines, rest = (rest + data).split(b"\n")
-                if len(rest) > _MOST_LINE:
-                    lines, rest = [*lines, rest], b""
-                await self._hand_on(lines)
-        await self._hand_on([rest] if rest else [])
-        self.done.set()
-
-    async def _hand_on(self, lines: list[bytes]) -> None:
-        texts = [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-        self.last_line = next((text for text in reversed(texts) if text.strip()), self.last_line)
-        if texts:
-            await self._write("".join(f"{self._name} | {text}\n" for text in texts))

@@ -242,7 +242,7 @@ async def test_a_worker_type_that_is_set_changes_no_worker(
 async def test_a_process_that_a_worker_left_behind_holds_up_nothing(
     said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_fleet, "_LAST_WORDS", 0.05)
+    monkeypatch.setattr(_fleet, "LAST_WORDS", 0.05)
     program = "import subprocess, sys; subprocess.Popen(['sleep', '3']); sys.exit(2)"
     with trio.fail_after(2.5):
         assert await run_fleet(Fleet(members=(member(program),)), dict(os.environ)) == 2
