@@ -87,6 +87,11 @@ def judge(session: nox.Session, role: str, program: str, *options: str) -> None:
     session.run(*suite, success_codes=[0, 3])
 
 
+def test(session: nox.Session, *arguments: str) -> None:
+    """Run pytest; a few failures are run once again, since a defect fails twice and a machine's hiccup does not."""
+    session.run("python", "-m", "tests.twice", *arguments)
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, the workers' real models included, and the branch coverage that they must reach."""
@@ -97,9 +102,9 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "erase")
     elsewhere = ("tests/processes", "tests/faults", "tests/models")
     ignored = [argument for path in elsewhere for argument in ("--ignore", path)]
-    session.run("coverage", "run", "-m", "pytest", *ignored)
+    test(session, "--cover", *ignored)
     # These hold an engine to its budgets. Coverage would be measured with it, so it has to do without them.
-    session.run("pytest", "tests/processes")
+    test(session, "tests/processes")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under", "95", "--omit", HUGGINGFACE)
     session.run("coverage", "report", "--fail-under", "100", "--include", FULLY_COVERED)
@@ -116,7 +121,7 @@ def models(session: nox.Session) -> None:
     # Without bytecode every process that imports torch compiles it anew, for 6 s.
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/models", "tests/workers/huggingface")
+    test(session, "--cover", "tests/models", "tests/workers/huggingface")
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--fail-under", "95", "--include", HUGGINGFACE)
     for worker in ("llm", "object_detection", "segmentation", "video_segmentation"):
