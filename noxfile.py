@@ -88,7 +88,7 @@ def judge(session: nox.Session, role: str, program: str, *options: str) -> None:
 
 
 def test(session: nox.Session, *arguments: str) -> None:
-    """Run pytest; a few failures are run once again, since a defect fails twice and a machine's hiccup does not."""
+    """Run pytest, and a few failures once again: a defect fails twice, a hiccup of the machine does not."""
     session.run("python", "-m", "tests.twice", *arguments)
 
 
