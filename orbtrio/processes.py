@@ -66,10 +66,12 @@ class Relay:
 
 
 def kill_session(process: trio.Process) -> None:
-    """Kill a program that was started with ``start_new_session=True``, and what it has started."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    """Kill a program that was started with ``start_new_session=True``, and what it has started.
+
+    What it has started may live on after it; its number belongs to nobody else before those are gone.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def how_it_ended(status: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_one_way_pair
+from trio.testing import memory_stream_one_way_pair, wait_all_tasks_blocked
 
 from orbtrio.processes import Relay, how_it_ended, kill_session
 
@@ -30,6 +30,7 @@ async def relayed(*pieces: bytes) -> tuple[str, Relay]:
         nursery.start_soon(relay.run)
         for piece in pieces:
             await send.send_all(piece)
+            await wait_all_tasks_blocked()  # Or two pieces would arrive as one.
         await send.aclose()
         await relay.done.wait()
     return lines.text, relay

@@ -1,12 +1,13 @@
 """The HTTP engine as a process: started, asked until it is ready, watched, ended.
 
 `run_engine` is one life of it. What it prints goes to our standard error with ``FROM ENGINE`` before each
-line, as operators of the platform look for it. Its end is ours to see: SIGTERM, five seconds, then SIGKILL for
-it and all that it has started.
+line, as operators of the platform look for it. Its end is ours to see: SIGTERM, five seconds, then SIGKILL
+for it and all that it has started. (A toolkit that is itself killed cannot do that; in a container the
+runtime does.)
 
-Ready means that its ready webhook answers 200 (ET-67); 500 means that it never will be. Without such a webhook
-it is ready when the port of its process webhook accepts, because engines exist that have none (ET-65). An
-answer's body says nothing. The path is used as it is given: `/ready` and `/readyz` are both in use.
+Ready means that its ready webhook answers 200 (ET-67); 500 means that it never will be. Without such a
+webhook it is ready when the port of its process webhook accepts, because engines exist that have none
+(ET-65). An answer's body says nothing. The path is used as it is given: both /ready and /readyz are in use.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import httpx2
 import trio
 
+from orbtrio._nursery import open_service_nursery
 from orbtrio.errors import ConfigError, OrbError
 from orbtrio.processes import LAST_WORDS, Relay, how_it_ended, kill_session
 
@@ -82,7 +84,7 @@ async def run_engine(
     assert process.stdout is not None
     relay = Relay(_NAME, process.stdout, _print)
     try:
-        async with trio.open_nursery() as nursery:
+        async with open_service_nursery() as nursery:
             nursery.start_soon(relay.run)
             nursery.start_soon(_announce, settings, client, task_status)
             status = await process.wait()
@@ -104,7 +106,7 @@ async def _announce(
         return
     where = settings.ready_url or settings.process_url
     raise EngineUnusable(
-        f"the engine was not ready after {settings.ready_timeout:g} s: nothing at {where} says so; if it needs "
+        f"the engine was not ready after {settings.ready_timeout:g} s: {where} did not say so; if it needs "
         "longer, raise ORB_TOOLKIT_READY_TIMEOUT"
     )
 
@@ -143,8 +145,8 @@ async def _end(process: trio.Process) -> None:
         process.terminate()
         with trio.move_on_after(_GRACE):
             await process.wait()
-        kill_session(process)
-        await process.wait()
+    kill_session(process)
+    await process.wait()
 
 
 async def _print(text: str) -> None:
