@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.processes.harness import ended, running_engine, stock_worker
+from tests.processes.harness import PATIENCE, ended, running_engine, stock_worker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.processes.harness import EngineProcess
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
 def stock_client(engine: EngineProcess, *arguments: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def stock_client(engine: EngineProcess, *arguments: str) -> dict[str, Any]:
         [sys.executable, "-m", "tests.stock.stock_client", "--url", engine.url, "--type", "echo", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     summary = json.loads(done.stdout.splitlines()[-1])

@@ -13,9 +13,9 @@ from typing import Final
 import pytest
 from PIL import Image
 
-from tests.processes.harness import SECRET, ended, running_engine, wait_until
+from tests.processes.harness import PATIENCE, SECRET, ended, running_engine, wait_until
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 BLOCKS: Final = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -46,11 +46,9 @@ def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
             text=True,
         )
         with ended(motion_energy, run(worker_block, tmp_path, engine.url)):
-            wait_until(
-                lambda: sum(n for k, n in engine.metrics().items() if "orb_workers{" in k) == 2, within=30
-            )
+            wait_until(lambda: sum(n for k, n in engine.metrics().items() if "orb_workers{" in k) == 2)
             client = run(client_block, tmp_path, engine.url)
-            output, errors = client.communicate(timeout=30)
+            output, errors = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, errors
     first, *rest = output.splitlines()
     assert first == "{'text': 'HELLO'}"
@@ -74,7 +72,7 @@ trio.run(main)
         )
         with ended(worker):
             client = run(program, tmp_path, engine.url)
-            output, errors = client.communicate(timeout=30)
+            output, errors = client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, errors
     assert output == "Hello, world!{'response': 'Hello, world!'}\n"
 
@@ -94,6 +92,6 @@ def test_engine_inside_a_program(tmp_path: Path) -> None:
         found = re.search(r"ws://127.0.0.1:\d+/ws", program.stdout.readline())
         assert found
         with ended(run(worker_block, tmp_path, found[0], WORKER_SECRET=secret)):
-            output, errors = program.communicate(timeout=30)
+            output, errors = program.communicate(timeout=PATIENCE)
     assert program.returncode == 0, errors
     assert output.startswith("{'text': 'HELLO'}\nEngineStatistics(")

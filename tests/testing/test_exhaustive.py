@@ -124,10 +124,15 @@ async def endless(job: dict[str, Any]) -> dict[str, Any]:
         pass
 
 
+def be_patient() -> None:
+    exhaustive._PATIENCE = 60  # type: ignore[misc]  # in a process of its own
+
+
 def test_process_gives_up_what_would_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exhaustive, "_PATIENCE", 1)
     with ProcessPoolExecutor(1, initializer=exhaustive._Patience.install) as pool:
-        (problem,) = pool.submit(try_positions, ENGINE, [10**6], handler=endless).result(timeout=20)
+        (problem,) = pool.submit(try_positions, ENGINE, [10**6], handler=endless).result()
         assert problem.text.startswith("the end: expected: within 1 real seconds; seen: none")
-        # And goes on with the next.
-        assert pool.submit(try_positions, ENGINE, [50]).result(timeout=20) == []
+        # And goes on with the next, for which it has more patience: the machine may be busy.
+        pool.submit(be_patient).result()
+        assert pool.submit(try_positions, ENGINE, [50]).result() == []
