@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from orbtrio.worker.handlers import BatchHandler, Handler
 
-__all__ = ["run_program"]
+__all__ = ["log_to_stderr", "run_program", "watch_signals"]
 
 logger = logging.getLogger("orbtrio.worker")
 
@@ -65,7 +65,7 @@ def run_program(
     def serve() -> None:
         try:
             settings = WorkerSettings.from_environ(worker_type=worker_type)
-            _log_to_stderr(settings.log_level)
+            log_to_stderr(settings.log_level)
             options = {"batched": batched, "concurrency": concurrency, "with_jobs": with_jobs}
             trio.run(_serve, load, settings, options)
         except ConfigError as error:
@@ -89,7 +89,8 @@ def _variables(worker_type: str) -> str:
     return "\n".join(lines)
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
+    """Set up the log of a program: lines on standard error, from a level on, as LOG_LEVEL names it."""
     logging.basicConfig(
         level={"warn": "WARNING"}.get(level.lower(), level.upper()),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -104,7 +105,7 @@ async def _serve(
     stop = trio.Event()
     loading = trio.CancelScope()
     async with open_service_nursery() as nursery:
-        await nursery.start(_watch_signals, stop, loading)
+        await nursery.start(watch_signals, stop, loading)
         with loading:
             logger.info("loading the model for %s", settings.worker_type)
             began = time.monotonic()
@@ -117,9 +118,19 @@ async def _serve(
     logger.info("stopped")
 
 
-async def _watch_signals(
-    stop: trio.Event, loading: trio.CancelScope, task_status: trio.TaskStatus[None]
+async def watch_signals(
+    stop: trio.Event,
+    loading: trio.CancelScope | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    """Wait for SIGTERM or SIGINT and tell the program to stop; the next one has its system default.
+
+    Args:
+        stop: What to set.
+        loading: What to cancel, since nothing is in hand yet.
+        task_status: Started when signals are heard.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         number = await anext(aiter(signals))
@@ -127,4 +138,5 @@ async def _watch_signals(
         signal.signal(which, signal.SIG_DFL)
     logger.info("%s: finishing what is in hand; a second signal ends at once", signal.Signals(number).name)
     stop.set()
-    loading.cancel()
+    if loading is not None:
+        loading.cancel()

@@ -216,5 +216,5 @@ def test_worker_gets_what_the_program_was_given(handler: Any, monkeypatch: pytes
 def test_log_level_is_the_environments(name: str, level: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = []
-    program._log_to_stderr(name)
+    program.log_to_stderr(name)
     assert root.level == level
