@@ -37,6 +37,7 @@ from sys import getsizeof
 from typing import Final
 
 from orbtrio.errors import DecodeError
+from orbtrio.protocol.arrays import TYPED_ARRAYS, Place, typed_entry
 
 __all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "check", "split_entries"]
 
@@ -108,9 +109,14 @@ def check(raw: bytes, *, depth: int = 0) -> None:
 
 
 def split_entries(
-    raw: bytes, message_type: str, field: str
+    raw: bytes, message_type: str, field: str, *, typed_arrays: bool = False
 ) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
     """Cut a ``worker_output``, or a message like it, into its entries. All of it is proved, as by `check`.
+
+    Args:
+        raw, message_type, field: One message, what it should be, and where its entries are.
+        typed_arrays: Entries with typed arrays are `TypedEntry`; tags of theirs on anything but numbers make
+            an entry malformed. Otherwise these are tags like any other.
 
     Returns:
         The good entries, each with the job id that it names; the indexes of those that have an ``error``;
@@ -119,8 +125,11 @@ def split_entries(
     Raises:
         DecodeError: outside profile or budget.
     """
+    scanner = _Scanner(raw)
+    if typed_arrays:
+        scanner.typed = []
     try:
-        return _split_entries(_Scanner(raw), message_type.encode(), field.encode())
+        return _split_entries(scanner, message_type.encode(), field.encode())
     except (IndexError, UnicodeDecodeError) as error:
         raise _decode_error(error) from None
 
@@ -133,7 +142,7 @@ def _decode_error(error: IndexError | UnicodeDecodeError) -> DecodeError:
 def _split_entries(
     scanner: _Scanner, message_type: bytes, field: bytes
 ) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
-    raw = scanner.raw
+    raw, typed = scanner.raw, scanner.typed
     entries: list[tuple[str, bytes]] = []
     failed: list[int] = []
     members: int | None = None
@@ -162,9 +171,12 @@ def _split_entries(
                 job_id = _job_id(raw, start, scanner.at)
                 if job_id is None:
                     continue
+                entry = typed_entry(raw, start, scanner.at, typed) if typed else raw[start : scanner.at]
+                if entry is None:
+                    continue
                 if b"error" in scanner.keys:
                     failed.append(len(entries))
-                entries.append((job_id, raw[start : scanner.at]))
+                entries.append((job_id, entry))
         else:
             scanner.skip(depth=1)
     scanner.finish()
@@ -204,13 +216,14 @@ class _Scanner:
     end, and UnicodeDecodeError. One that steps past the end says nothing; the next one, or `finish`, does.
     """
 
-    __slots__ = ("at", "keys", "raw", "work")
+    __slots__ = ("at", "keys", "raw", "typed", "work")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.at = 0
         self.work = MAX_WORK
         self.keys: set[bytes] | None = None  # of the item skipped last, if it was a map
+        self.typed: list[Place] | None = None  # of the typed arrays so far, if they are of interest
 
     def finish(self) -> None:
         """Prove that the message ends here."""
@@ -346,6 +359,8 @@ class _Scanner:
                 elif major == _TAG:
                     if argument in STRUCTURAL_TAGS:
                         raise DecodeError(f"tag {argument} is not allowed")
+                    if argument in TYPED_ARRAYS and self.typed is not None:
+                        self.typed.append((argument, at - 1 - (1 << info - 24), at))
                     members = 1
                 if not outer:
                     self.keys = inner
