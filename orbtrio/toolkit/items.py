@@ -252,16 +252,6 @@ class Item:
             self._end_unfinished("heartbeat_timeout", f"no heartbeat within {self._lost_after:g} s")
         self.on_change()
 
-    def engine_lost(self, message: str, now: float) -> None:
-        """The engine's process has ended. Calls in flight are retried; nobody goes on with the rest."""
-        if self.over:
-            return
-        if self._acknowledged:
-            self._end_unfinished("internal_error", message)
-            self.on_change()
-        else:
-            self.answered(Failure("internal_error", message), now)
-
     def abandon(self) -> None:
         """Nobody waits for it any more: whatever comes is too late."""
         self._abandoned = True

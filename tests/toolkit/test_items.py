@@ -78,7 +78,6 @@ def test_the_first_outcome_stays() -> None:
     item.answered(Nothing(), 1001)
     item.answered(BODY, 1002)
     item.expire(9999)
-    item.engine_lost("killed", 9999)
     assert item.outcome == Ignored()
 
 
@@ -346,19 +345,6 @@ def test_an_asynchronous_engine_that_falls_silent_has_failed_whatever_it_gave(fi
     item.result(Result(output="a"), 1002)
     item.expire(1011)
     assert item.outcome == Failed("internal_error", "no result within 10 s", retry=False)
-
-
-def test_a_lost_engine_gives_calls_in_flight_another_try() -> None:
-    item = make()
-    item.engine_lost("the engine was killed", 1001)
-    assert item.outcome == Failed("internal_error", "the engine was killed", retry=True)
-
-
-def test_a_lost_engine_fails_what_it_has_acknowledged() -> None:
-    item = make("stream")
-    item.answered(Ack(), 1001)
-    item.engine_lost("the engine was killed", 1002)
-    assert item.outcome == Failed("internal_error", "the engine was killed", retry=False)
 
 
 def test_et_108_a_result_of_another_chunk_is_refused() -> None:
