@@ -30,14 +30,17 @@ pytestmark = pytest.mark.processes
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-# A worker as a user writes one. Its model says when it begins, and takes as long as it is told.
+# A worker as a user writes one. Its model says when it begins, and takes as long as it is told: so many
+# seconds, or until there is a file.
 NAPPING: Final = """
-import sys, time
+import os, sys, time
 from orbtrio.worker import run_program
 
 def load(settings):
     def nap(job_input):
         print("BEGUN", flush=True)
+        while not os.path.exists(job_input.get("until", "/")):
+            time.sleep(0.01)
         time.sleep(job_input["seconds"])
         if "fail" in job_input:
             raise ValueError(job_input["fail"])
@@ -73,7 +76,7 @@ class Process:
 
 
 def wait_until(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 50
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.02)
@@ -87,7 +90,7 @@ def running(command: list[str], log: Path, **environ: str) -> Iterator[Process]:
         yield process
     finally:
         process.popen.kill()
-        process.popen.wait(10)
+        process.popen.wait(50)
 
 
 @pytest.fixture
@@ -130,7 +133,7 @@ class StockClient:
         """Outputs in the order of the inputs, each exactly once."""
         outputs: dict[int, dict[str, Any]] = {}
         while len(outputs) < count:
-            message = cbor2.loads(self._websocket.recv(timeout=30, decode=False))
+            message = cbor2.loads(self._websocket.recv(timeout=50, decode=False))
             assert message["job_id"] not in outputs
             outputs[message["job_id"]] = message["output"]
             del message["output"]["id"]
@@ -162,7 +165,7 @@ def scripted_engine(
             yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}/ws"
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(50)
 
 
 def test_motion_energy_on_a_video_of_a_stock_client(
@@ -247,7 +250,7 @@ def test_first_signal_finishes_the_batch_in_hand(
             worker.wait_for("BEGUN")
             worker.popen.send_signal(signal.SIGTERM)
             assert client.results(3) == [{"slept": 0.3}, {"slept": 0.3}, {"error": "tired"}]
-            assert worker.popen.wait(10) == 0
+            assert worker.popen.wait(50) == 0
     assert worker.log.rstrip().endswith("stopped")
     assert "Traceback" not in worker.log
 
@@ -261,14 +264,12 @@ def test_second_signal_ends_at_once(
         worker = start_worker(NAPPING, url)
         worker.wait_for("registered as nap")
         with stock_client(url) as client:
-            client.submit("nap", [{"seconds": 60}])
+            client.submit("nap", [{"seconds": 600}])
             worker.wait_for("BEGUN")
             worker.popen.send_signal(number)
             worker.wait_for("a second signal ends at once")
-            began = time.monotonic()
             worker.popen.send_signal(number)
-            assert worker.popen.wait(10) == -number
-    assert time.monotonic() - began < 2
+            assert worker.popen.wait(50) == -number
 
 
 def test_wrong_secret_is_explained_and_not_shown(
@@ -279,48 +280,61 @@ def test_wrong_secret_is_explained_and_not_shown(
         worker.wait_for("refused the registration: invalid secret")
         assert worker.popen.poll() is None
         worker.popen.terminate()
-        assert worker.popen.wait(10) == 0
+        assert worker.popen.wait(50) == 0
     assert "check that WORKER_SECRET is the engine's" in worker.log
     assert "sesame" not in worker.log
 
 
-def test_pings_are_answered_while_a_thread_computes(start_worker: Callable[..., Process]) -> None:
+def test_pings_are_answered_while_a_thread_computes(
+    start_worker: Callable[..., Process], tmp_path: Path
+) -> None:
     """WRK-14."""
     outputs: list[Any] = []
+    over = tmp_path / "over"
 
     def script(websocket: websockets.sync.server.ServerConnection) -> None:
         for n in range(3):  # Two batches more than the worker asks for.
-            websocket.send(cbor2.dumps({"inputs": [{"id": f"job-{n}", "input": {"seconds": 1}}]}))
-        outputs.extend(cbor2.loads(websocket.recv(timeout=20, decode=False)) for _ in range(3))
+            job_input = {"seconds": 0, "until": str(over)}
+            websocket.send(cbor2.dumps({"inputs": [{"id": f"job-{n}", "input": job_input}]}))
+        workers[0].wait_for("BEGUN")
+        for _ in range(3):
+            assert websocket.ping().wait(50)
+        over.touch()
+        outputs.extend(cbor2.loads(websocket.recv(timeout=50, decode=False)) for _ in range(3))
 
-    with scripted_engine(script, ping_interval=0.2, ping_timeout=0.5) as url:
-        start_worker(NAPPING, url)
+    workers: list[Process] = []
+    with scripted_engine(script) as url:
+        workers.append(start_worker(NAPPING, url))
         wait_until(lambda: len(outputs) == 3, lambda: f"three answers in {outputs}")
     assert [entry["id"] for message in outputs for entry in message["output"]] == ["job-0", "job-1", "job-2"]
 
 
 def test_link_cut_while_a_thread_computes_leaves_no_answer_behind(
-    start_worker: Callable[..., Process],
+    start_worker: Callable[..., Process], tmp_path: Path
 ) -> None:
     """WRK-12."""
     links: list[list[str]] = []
+    over = tmp_path / "over"
 
     def script(websocket: websockets.sync.server.ServerConnection) -> None:
         mine: list[str] = []
         links.append(mine)
-        batch = [{"id": f"{len(links)}-{n}", "input": {"seconds": 0.5}} for n in range(3)]
+        job_input = {"seconds": 0, "until": str(over)}
+        batch = [{"id": f"{len(links)}-{n}", "input": job_input} for n in range(3)]
         websocket.send(cbor2.dumps({"inputs": batch}))
         if len(links) == 1:
-            time.sleep(0.2)
-            websocket.close(1001, "restart")
+            workers[0].wait_for("BEGUN")
+            websocket.close(1001, "restart")  # which the worker has answered when this returns
+            over.touch()
         while True:
-            message = cbor2.loads(websocket.recv(timeout=20, decode=False))
+            message = cbor2.loads(websocket.recv(timeout=50, decode=False))
             mine.extend(entry["id"] for entry in message["output"])
 
+    workers: list[Process] = []
     with scripted_engine(script) as url:
-        worker = start_worker(NAPPING, url)
+        workers.append(start_worker(NAPPING, url))
         wait_until(lambda: len(links) > 1 and len(links[1]) == 3, lambda: f"answers in {links}")
     assert links[1] == ["2-0", "2-1", "2-2"]
     assert links[0] == []
     # What was waiting when the link was cut was not begun: one job of the first batch, three of the second.
-    assert worker.log.count("BEGUN") == 4
+    assert workers[0].log.count("BEGUN") == 4

@@ -50,7 +50,7 @@ _LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _MAX_LOG_RECORDS: Final = 10_000
 _MAX_LINES_PER_SECOND: Final = 100
 _ACCEPTING_LOG_INTERVAL: Final = 60.0
-_LOG_FLUSH_TIMEOUT: Final = 0.3
+_LOG_FLUSH_TIMEOUT: Final = 1.5
 
 
 class _CannotStart(Exception):

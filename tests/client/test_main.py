@@ -22,7 +22,7 @@ from orbtrio.client import __main__ as program
 from orbtrio.client.__main__ import main
 from orbtrio.client._program_inputs import Asked, Refused
 from orbtrio.errors import JobFailed, RegistrationRefused
-from tests.processes.harness import Worker, ended, read_line, running_engine, stock_worker
+from tests.processes.harness import PATIENCE, Worker, ended, read_line, running_engine, stock_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,7 +52,7 @@ def run(
     """Exit status, results, and standard error."""
     process = start(engine, *arguments, **environ)
     with ended(process):
-        output, errors = process.communicate(lines, timeout=40)
+        output, errors = process.communicate(lines, timeout=PATIENCE)
     return process.returncode, [json.loads(line) for line in output.splitlines()], errors
 
 
@@ -66,7 +66,7 @@ def answering(
     def work() -> None:
         left = jobs
         while left:
-            batch = worker.batch(within=30)
+            batch = worker.batch()
             output = [{"id": job["id"], **answer(job["input"])} for job in batch]
             worker.send({"type": "worker_output", "output": output})
             left -= len(batch)
@@ -156,7 +156,7 @@ def test_a_watched_folder_is_asked_about_until_a_signal_comes(tmp_path: Path) ->
             shutil.copy(tmp_path / "x.png", folder / "x.png")
             result = json.loads(read_line(process))
             process.send_signal(signal.SIGTERM)
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output) == (0, ""), errors
     assert (result["file"], result["output"]) == (str(folder / "x.png"), {"motion_energy": 0.5})
 
@@ -182,7 +182,7 @@ def test_a_first_signal_lets_open_jobs_finish(tmp_path: Path) -> None:
             assert "SIGINT: waiting for the jobs that are open" in process.stderr.readline()
             worker.answer(batch)
             assert [json.loads(read_line(process))["output"]["echo"]["n"] for _ in range(2)] == [1, 2]
-            assert process.wait(20) == 130
+            assert process.wait(PATIENCE) == 130
         worker.close()
 
 
@@ -196,7 +196,7 @@ def test_a_second_signal_cancels_them(tmp_path: Path) -> None:
             assert process.stderr is not None
             process.stderr.readline()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 143
+            assert process.wait(PATIENCE) == 143
         worker.close()
 
 
@@ -213,7 +213,7 @@ def test_a_reader_that_has_seen_enough_ends_it(tmp_path: Path) -> None:
             process.stdout.close()
             process.stdin.write('{"input": {}}\n')
             process.stdin.flush()
-            assert process.wait(20) == 128 + signal.SIGPIPE
+            assert process.wait(PATIENCE) == 128 + signal.SIGPIPE
 
 
 @pytest.mark.processes
@@ -273,7 +273,7 @@ def test_closed_standard_streams_are_no_trouble(closed: str, lines: int, tmp_pat
     words = "--text a -" if "<" in closed else "--text a"
     with running_engine(tmp_path) as engine, ended(stock_worker(engine)):
         command = f"{sys.executable} -m orbtrio.client echo {words} --url {engine.url} {closed}"
-        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=40)
+        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert (ran.returncode, "Traceback" in ran.stderr) == (0, False)
     assert len(ran.stdout.splitlines()) == lines
 
@@ -282,7 +282,7 @@ def test_closed_standard_streams_are_no_trouble(closed: str, lines: int, tmp_pat
 def test_results_for_a_full_disk_end_it(tmp_path: Path) -> None:
     with running_engine(tmp_path) as engine, ended(stock_worker(engine)):
         command = f"{sys.executable} -m orbtrio.client echo --text a --url {engine.url} > /dev/full"
-        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=40)
+        ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 1
     assert "Error: results cannot be written to standard output: No space left on device" in ran.stderr
 
@@ -390,7 +390,7 @@ def test_a_signal_ends_a_stream_at_once(tmp_path: Path) -> None:
         with ended(process):
             worker.batch()
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(PATIENCE) == 130
         worker.close()
 
 
@@ -402,5 +402,5 @@ def test_a_stock_worker_s_answer_is_printed_when_it_is_done(tmp_path: Path) -> N
     ):
         process = start(engine, "llm", "--prompt", "Hi", "--stream")
         with ended(process):
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output) == (0, "Hi\n"), errors

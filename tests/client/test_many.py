@@ -298,9 +298,10 @@ async def test_results_that_are_garbage_in_another_thread_are_left_in_trios() ->
     async with engine_and_client(announce=EXTENSIONS) as (_, link, client):
         gc.collect()
         cycle: list[object] = [results := client.submit_many(numbered(3))]
-        with trio.move_on_after(0.01):
-            await anext(results)
-        await link.jobs(3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(anext, results)
+            await link.jobs(3)
+            nursery.cancel_scope.cancel()
         cycle.append(cycle)
         del cycle, results
         await trio.to_thread.run_sync(gc.collect)

@@ -50,7 +50,7 @@ def test_five_minutes_take_no_time(target: InProcessEngine) -> None:
     assert job.responses[0].output["error_kind"] == "timeout"
     stage.strike()
     stage.world.close()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 50
 
 
 def play(target: InProcessEngine, schedule: int) -> list[str]:

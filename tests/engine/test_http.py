@@ -59,7 +59,7 @@ async def ask(
         await sent.wait()
         await theirs.aclose()
 
-    with trio.fail_after(10):
+    with trio.fail_after(50):
         async with theirs, ours, trio.open_nursery() as nursery:
             nursery.start_soon(send)
             nursery.start_soon(receive)

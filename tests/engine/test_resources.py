@@ -118,8 +118,8 @@ def directories(root: Path) -> set[str]:
     return {os.path.relpath(os.path.join(folder, name), root) for folder, names, _ in walk for name in names}
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
-    with trio.fail_after(seconds):
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(50):
         while not condition():
             await trio.sleep(0.001)
 
@@ -276,7 +276,7 @@ class TestReleasing:
         assert on_disk(root) == {held["a"].path}
         store.release(held["a"])
         assert store.statistics.pending_deletions == 1
-        await until(lambda: not on_disk(root), seconds=1.0)
+        await until(lambda: not on_disk(root))
         await until(lambda: not store.statistics.files)
         assert store.statistics == resources.StoreUsage()
 
@@ -364,10 +364,11 @@ class TestFailingDeletions:
             unlink(name, **kwargs)
 
         monkeypatch.setattr(os, "unlink", unlink_some)
+        store._retry_delay = 600.0
         store.release(held["stuck"])
         await until(lambda: store.statistics.failed_deletions)
         store.release(held["free"])
-        await until(lambda: on_disk(root) == {held["stuck"].path}, seconds=0.9)
+        await until(lambda: on_disk(root) == {held["stuck"].path})
         monkeypatch.undo()
 
     async def test_left_over_of_a_failed_write(
@@ -428,7 +429,7 @@ class TestCancelling:
         async with open_store(root, quota_bytes=QUOTA) as store, trio.open_nursery() as nursery:
             nursery.start_soon(store.hold, "tenant", [image()])
             await gate.wait_reached()
-            with trio.fail_after(1):
+            with trio.fail_after(50):
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):
                     await trio.testing.wait_all_tasks_blocked()
@@ -649,7 +650,7 @@ class TestClosing:
         self, root: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(resources, "_EXIT_TIMEOUT", 0.1)
-        with trio.fail_after(2):
+        with trio.fail_after(50):
             async with open_store(root, quota_bytes=QUOTA) as store, trio.open_nursery() as nursery:
                 nursery.start_soon(store.hold, "tenant", [image()])
                 await gate.wait_reached()

@@ -611,10 +611,10 @@ async def test_hostile_item_closes_1008(autojump_clock: MockClock, item: bytes) 
         as_field = await all_sorts(fabric)
         as_message = [(peer, b"") for peer, _ in await all_sorts(fabric)]
         for peer, beginning in as_field + as_message:
-            started = time.perf_counter()
+            started = time.thread_time()
             peer.send(beginning + item)
             assert await close_code(peer) == 1008
-            assert time.perf_counter() - started < 1
+            assert time.thread_time() - started < 1
         assert fabric.engine.statistics().peer_errors == 6
 
 
@@ -647,10 +647,10 @@ async def test_large_hostile_message_costs_little_before_it_is_refused(
     async with open_fabric() as fabric, open_neighbours(fabric):
         for peer, beginning in await all_sorts(fabric):
             newcomer = "i_am_server" in beginning.decode("latin-1")
-            started = time.perf_counter()
+            started = time.thread_time()
             peer.send(beginning + item)
             assert await close_code(peer) == (1009 if newcomer else 1008)
-            assert time.perf_counter() - started < 3
+            assert time.thread_time() - started < 3
 
 
 @pytest.mark.parametrize("item", TAGGED.values(), ids=TAGGED.keys())

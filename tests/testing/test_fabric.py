@@ -42,7 +42,7 @@ def test_example_of_the_documentation(name: str) -> None:
     clock = trio.testing.MockClock(autojump_threshold=0)
     started = time.monotonic()
     trio.run(partial(example()[name], clock), clock=clock)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50
 
 
 async def test_sync_handler_takes_no_virtual_time(autojump_clock: MockClock) -> None:

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from orbtrio.top import __main__ as program
 from orbtrio.top.__main__ import main, metrics_url
 from orbtrio.top.figures import parse
-from tests.processes.harness import Client, Worker, ended, running_engine
+from tests.processes.harness import PATIENCE, Client, Worker, ended, running_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_once_shows_a_real_engine_at_work(tmp_path: Path) -> None:
         worker.answer(worker.batch())
         client.responses(1)
         command = [sys.executable, "-m", "orbtrio.top", engine.url, "--once", "--interval", "0.1"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         for peer in (client, worker):
             peer.close()
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_terminal_sees_the_table_until_it_is_told_to_stop(tmp_path: Path) -> N
             with contextlib.suppress(OSError):  # the terminal's end
                 while os.read(ours, 65536):
                     pass
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE) == 0
         os.close(ours)
 
 
@@ -205,7 +205,9 @@ async def test_a_terminal_without_rich_is_cleared_each_time(
 def test_a_full_disk_is_said() -> None:
     with web_server(200, METRICS.encode()) as address, open("/dev/full", "w") as full:
         arguments = [sys.executable, "-m", "orbtrio.top", address, "--once", "--interval", "0.05"]
-        ran = subprocess.run(arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=40)
+        ran = subprocess.run(
+            arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+        )
     assert (ran.returncode, ran.stderr) == (1, "Error: standard output: No space left on device\n")
 
 
@@ -220,6 +222,6 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
             assert process.stdout is not None
             process.stdout.readline()
             process.stdout.close()
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE) == 0
             assert process.stderr is not None
             assert process.stderr.read() == ""

@@ -133,7 +133,7 @@ async def test_sync_handler_runs_in_one_other_thread_at_a_time() -> None:
 
 
 async def test_concurrent_sync_calls_run_in_as_many_threads() -> None:
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=50)
 
     def handler(job_input: dict[str, Any]) -> dict[str, Any]:
         together.wait()
@@ -215,7 +215,7 @@ async def test_cancelling_skips_the_jobs_behind_the_running_one() -> None:
     def handler(job_input: dict[str, Any]) -> dict[str, Any]:
         calls.append(job_input["n"])
         trio.from_thread.run_sync(started.set)
-        release.wait(10)
+        release.wait(50)
         return {}
 
     answers = Answers()
@@ -664,7 +664,7 @@ async def test_sync_handler_stops_if_it_looks(looks: bool, nursery: trio.Nursery
     def handler(job: Job) -> dict[str, Any]:
         if job.job_id == "a":
             trio.from_thread.run_sync(begun.set)
-            release.wait(10)
+            release.wait(50)
         if looks:
             job.check_cancelled()
         return {"cancelled": job.cancelled}

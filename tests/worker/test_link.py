@@ -123,7 +123,7 @@ async def test_slot_that_is_free_takes_the_oldest_job_whatever_batch_it_came_in(
 
 async def test_slots_are_threads_where_the_handler_is_no_task(engine: FakeEngine, start: Start) -> None:
     def handler(job_input: dict[str, Any]) -> dict[str, Any]:
-        assert released.wait(10) if job_input["wait"] else True
+        assert released.wait(50) if job_input["wait"] else True
         return {}
 
     released = threading.Event()
@@ -537,7 +537,7 @@ async def test_two_jobs_are_prepared_ahead_of_those_in_the_slots(engine: FakeEng
     def prepare(job_input: dict[str, Any]) -> int:
         n = int(job_input["n"])
         if n < 3:
-            together.wait(10)
+            together.wait(50)
         prepared.append(n)
         if len(prepared) == 5:
             event_loop.run_sync_soon(fifth.set)
@@ -565,7 +565,7 @@ async def test_two_jobs_are_prepared_ahead_of_those_in_the_slots(engine: FakeEng
 
 async def test_batches_without_jobs_are_no_way_around_the_bound(engine: FakeEngine, start: Start) -> None:
     def prepare(job_input: dict[str, Any]) -> dict[str, Any]:
-        assert released.wait(10)
+        assert released.wait(50)
         return job_input
 
     released = threading.Event()

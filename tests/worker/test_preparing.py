@@ -58,7 +58,7 @@ async def test_jobs_that_are_not_to_be_run_are_not_prepared() -> None:
 async def test_runs_in_as_many_threads_as_calls_of_the_handler_and_two_at_least(
     concurrency: int, threads: int
 ) -> None:
-    together = threading.Barrier(threads, timeout=10)
+    together = threading.Barrier(threads, timeout=50)
     idents: set[int] = set()
 
     def prepare(job_input: dict[str, Any]) -> int:
@@ -83,7 +83,7 @@ async def test_cancelling_waits_for_the_running_calls_and_skips_the_rest() -> No
         calls.append(job_input["n"])
         if len(calls) == 2:
             started.set()
-        release.wait(10)
+        release.wait(50)
 
     async with trio.open_nursery() as nursery:
         jobs = batch(**{str(n): {"n": n} for n in range(10)})

@@ -62,7 +62,7 @@ def send_signal(number: int = signal.SIGTERM, *, when: Callable[[], bool] = lamb
     """Send this process a signal as soon as something is so."""
 
     def wait_and_send() -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 50
         while not when() and time.monotonic() < deadline:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
@@ -142,7 +142,7 @@ def test_signal_while_loading_ends_at_once(number: int) -> None:
 
     def load(settings: WorkerSettings) -> Any:
         send_signal(number)
-        release.wait(30)
+        release.wait(50)
 
     assert exit_status(load) == 0
     release.set()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pytest
 import trio
 
 from orbtrio.errors import ConfigError
-from tests.processes.harness import SECRET, ended, running_engine, wait_until
+from tests.processes.harness import PATIENCE, SECRET, ended, running_engine, wait_until
 from workers import _fleet
 from workers._fleet import Fleet, Member, read_fleet, run_fleet
 
@@ -119,7 +118,7 @@ async def run_until(
     async def run() -> None:
         statuses.append(await run_fleet(fleet, dict(os.environ)))
 
-    with trio.fail_after(20):
+    with trio.fail_after(50):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             while said().count(words) < times:  # noqa: ASYNC110  (processes tell nobody but their pipe)
@@ -188,7 +187,7 @@ async def test_one_that_lived_long_is_started_again_soon(
 async def test_one_whose_settings_cannot_work_is_not_started_again(said: Callable[[], str]) -> None:
     wrong = "import sys; print('Error: WORKER_TYPE is odd\\n', file=sys.stderr); sys.exit(2)"
     nowhere = Member(worker_type="other", command=("/nowhere/at/all",))
-    with trio.fail_after(20):
+    with trio.fail_after(50):
         assert await run_fleet(Fleet(members=(member(wrong), nowhere)), dict(os.environ)) == 2
     lines = said().splitlines()
     assert "shout-1 | Error: WORKER_TYPE is odd" in lines
@@ -202,7 +201,7 @@ async def test_what_a_worker_says_comes_line_by_line_under_its_name(said: Callab
     program = (
         "import os; os.write(1, b'one\\ntw'); os.write(2, b'o\\r\\n\\xff' + 100_000 * b'x'); os._exit(2)"
     )
-    with trio.fail_after(20):
+    with trio.fail_after(50):
         await run_fleet(Fleet(members=(member(program),)), dict(os.environ))
     lines = said().splitlines()
     assert lines[:2] == ["shout-1 | one", "shout-1 | two"]
@@ -220,7 +219,7 @@ async def test_environments_add_up(said: Callable[[], str], monkeypatch: pytest.
     )
     worker = member(program, environment={"ORB_TEST_C": "own"})
     fleet = Fleet(members=(worker,), environment={"ORB_TEST_B": "fleet's", "ORB_TEST_C": "fleet's"})
-    with trio.fail_after(20):
+    with trio.fail_after(50):
         await run_fleet(fleet, dict(os.environ))
     assert "shout-1 | inherited fleet's own shout\n" in said()
 
@@ -232,7 +231,7 @@ async def test_a_worker_type_that_is_set_changes_no_worker(
     program = [sys.executable, "-c", "import os, sys; print(os.environ['WORKER_TYPE']); sys.exit(2)"]
     monkeypatch.setattr(Member, "start_command", lambda member: program)
     other = Member(worker_type="llm", environment={"WORKER_TYPE": "llm_fast"})
-    with trio.fail_after(20):
+    with trio.fail_after(50):
         await run_fleet(
             Fleet(members=(Member(worker_type="embedding"), other)), {**os.environ, "WORKER_TYPE": "other"}
         )
@@ -243,8 +242,8 @@ async def test_a_process_that_a_worker_left_behind_holds_up_nothing(
     said: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fleet, "LAST_WORDS", 0.05)
-    program = "import subprocess, sys; subprocess.Popen(['sleep', '3']); sys.exit(2)"
-    with trio.fail_after(2.5):
+    program = "import subprocess, sys; subprocess.Popen(['sleep', '55']); sys.exit(2)"
+    with trio.fail_after(50):
         assert await run_fleet(Fleet(members=(member(program),)), dict(os.environ)) == 2
 
 
@@ -265,11 +264,10 @@ def test_a_fleet_serves_an_engine_and_drains(tmp_path: Path) -> None:
         )
         with ended(process):
             registered = 'orb_workers{type="motion_energy"}'
-            wait_until(lambda: engine.metrics().get(registered) == 2, within=30)
+            wait_until(lambda: engine.metrics().get(registered) == 2)
             process.send_signal(signal.SIGTERM)
-            began = time.monotonic()
-            output, errors = process.communicate(timeout=20)
-            assert time.monotonic() - began < 15
+            output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
+    assert "killing it" not in output
     assert "motion_energy-2 | " in output
     assert SECRET not in output + errors

@@ -99,7 +99,7 @@ async def test_a_signal_leaves_no_worker_behind(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setitem(_gallery._ASK, "motion_energy", never)
     said: list[str] = []
-    with trio.fail_after(30):
+    with trio.fail_after(50):
         assert await _gallery._draw_all(tmp_path, ["motion_energy"], PICTURES, said.append) == []
     assert said[-1] == "SIGTERM: stopped"
     assert pids

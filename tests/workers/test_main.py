@@ -63,7 +63,7 @@ def test_the_list_says_what_model_id_needs(missing: Callable[[str], None]) -> No
 @pytest.mark.processes
 def test_a_worker_is_run_by_its_name_and_gets_its_arguments() -> None:
     command = [sys.executable, "-m", "workers", "motion_energy", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: python -m workers.motion_energy [OPTIONS]")
     assert "WORKER_SECRET" in done.stdout

@@ -47,14 +47,14 @@ def test_the_stock_engine_works_as_a_program(tmp_path: Path) -> None:
         first, second, strange = worker(world), worker(world), worker(world, "unheard_of")
         asker = client(world)
         asker.say(request(1, 2))
-        assert world.wait(20.0, lambda: len(first.messages) == 2)
+        assert world.wait(50.0, lambda: len(first.messages) == 2)
         answer(first, *ids(first))
-        assert world.wait(20.0, lambda: len(asker.messages) == 2)
+        assert world.wait(50.0, lambda: len(asker.messages) == 2)
         assert (inputs(first), inputs(second), strange.closed) == ([[1], [2]], [], None)
         program.send_signal(signal.SIGTERM)
-        assert world.wait(20.0, lambda: asker.closed is not None)
+        assert world.wait(50.0, lambda: asker.closed is not None)
         assert asker.closed == (1001, "engine stopped")
-        assert program.wait(20.0) == 0
+        assert program.wait(50.0) == 0
         world.close()
     finally:
         program.kill()

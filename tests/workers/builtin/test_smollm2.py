@@ -102,7 +102,7 @@ def test_pieces_are_told_as_they_come_and_make_the_answer() -> None:
 
 
 def test_several_chats_are_asked_at_once_and_keep_their_places() -> None:
-    together = threading.Barrier(SLOTS, timeout=10)
+    together = threading.Barrier(SLOTS, timeout=50)
 
     class Echo(Server):
         def handle_chat_completions(self, request: dict[str, Any], take: Callable[[Event], bool]) -> None:
