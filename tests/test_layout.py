@@ -54,7 +54,7 @@ KNOWN_BY: Final = {
 }
 EVERYBODYS: Final = {"attrs", "trio"}
 # What speaks HTTP for the toolkit, and keeps its engines' keys.
-TOOLKIT: Final = {"anycorn", "coredis", "httpx2", "python_multipart", "starlette"}
+TOOLKIT: Final = {"anycorn", "anyio", "coredis", "httpcore2", "httpx2", "python_multipart", "starlette"}
 # What models are made of: every worker may use these, and nobody else may without standing above.
 MODELS: Final = {
     "PIL",

@@ -49,6 +49,7 @@ _SECONDS: Final = seconds()
 _WORKER_TYPES: Final = (
     *("embedding", "llm", "vlm", "caption", "object_detection"),
     *("segmentation", "video_segmentation", "motion_energy", "fast_embedding", "llm_fast"),
+    "et:*",  # HTTP engines, see `orbtrio.toolkit`
 )
 _AFFINITY: Final = {"video_segmentation": "cross_job_id", "motion_energy": "media_id"}
 
