@@ -78,7 +78,7 @@ def test_a_terminal_sees_the_table_until_it_is_told_to_stop(tmp_path: Path) -> N
         command = [sys.executable, "-m", "orbtrio.top", engine.url, "--interval", "0.05"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=its, stderr=its)
         os.close(its)
-        with ended(process):  # type: ignore[arg-type]
+        with ended(process):
             shown = b""
             while b"No worker is connected." not in shown:
                 shown += os.read(ours, 65536)
