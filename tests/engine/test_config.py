@@ -31,7 +31,7 @@ class TestConfig:
         assert settings.job_timeout == 300.0
         assert settings.max_client_message_bytes == 32 << 20
         assert settings.affinity == {"video_segmentation": "cross_job_id", "motion_energy": "media_id"}
-        assert len(settings.worker_types) == 10
+        assert len(settings.worker_types) == 11
 
     def test_is_frozen(self) -> None:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
