@@ -690,38 +690,45 @@ async def test_peer_that_answers_pings_is_kept(autojump_clock: trio.testing.Mock
         transport.abort()
 
 
-async def test_process_that_was_held_up_blames_nobody() -> None:
+async def test_process_that_was_held_up_blames_nobody(mock_clock: trio.testing.MockClock) -> None:
     # F-36. The answer came in time, we did not.
-    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.2)
+    limits = TransportLimits(ping_interval=1, ping_timeout=4)
     async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(lost, transport)
         for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(1)
             opcode, payload = await peer.frame()
             assert opcode == PING
+            await trio.testing.wait_all_tasks_blocked()
             await peer.send(frame(payload, PONG))
-            time.sleep(0.4)  # noqa: ASYNC251
-            await trio.sleep(0.01)
+            mock_clock.jump(8)
+            await trio.testing.wait_all_tasks_blocked()
             assert not transport.closed
         transport.abort()
 
 
-async def test_process_that_was_held_up_before_it_asked_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_that_was_held_up_before_it_asked_asks_again(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # F-34. By its clock the time to answer was over before the question left.
-    held_up = [0.4]
+    held_up = [8]
 
     async def ask_late(websocket: WebSocket) -> bool:
         if held_up:
-            time.sleep(held_up.pop())  # noqa: ASYNC251
+            mock_clock.jump(held_up.pop())
         return await ping(websocket)
 
     monkeypatch.setattr("orbtrio.transport.connection.ping", ask_late)
-    limits = TransportLimits(ping_interval=0.05, ping_timeout=0.2)
+    limits = TransportLimits(ping_interval=1, ping_timeout=4)
     async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(lost, transport)
         for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(1)
             opcode, payload = await peer.frame()
             assert opcode == PING
-            await trio.sleep(0.02)  # as long as a peer elsewhere takes
+            await trio.testing.wait_all_tasks_blocked()  # a peer elsewhere takes some time
             assert not transport.closed
             await peer.send(frame(payload, PONG))
         transport.abort()
