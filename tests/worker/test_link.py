@@ -17,6 +17,7 @@ import trio.testing
 
 from orbtrio.errors import ConnectionLost
 from orbtrio.protocol.messages import EXTENSIONS
+from orbtrio.testing.clock import wait_until_idle
 from orbtrio.worker import Job, WorkerSettings, run_worker
 from orbtrio.worker import link as link_module
 from tests.worker.fake_engine import FakeEngine, InterruptAt
@@ -554,7 +555,7 @@ async def test_two_jobs_are_prepared_ahead_of_those_in_the_slots(engine: FakeEng
         for n in range(9):
             link.send_jobs(**{f"job-{n}": {"n": n}})
         await fifth.wait()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_until_idle()
         assert sorted(prepared) == [0, 1, 2, 3, 4]
         assert began == [0, 10, 20]
         release.set()
