@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 import anyio.abc
@@ -37,16 +36,12 @@ from anycorn.typing import ASGIFramework, LifespanState
 from anycorn.utils import wrap_app
 from anycorn.worker_context import WorkerContext
 
-__all__ = ["GRACE", "Application", "Message", "Receive", "Scope", "Send", "serve"]
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ["GRACE", "serve"]
 
 logger = logging.getLogger("orbtrio.toolkit.http")
-
-# Starlette's types, for modules that need nothing else of it.
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # How long requests in hand may go on once the end has begun, in seconds.
 GRACE: Final = 1.0
@@ -67,7 +62,7 @@ class _Connection:
 class _Server:
     """Connections of one application."""
 
-    def __init__(self, app: Application, most_connections: int) -> None:
+    def __init__(self, app: ASGIApp, most_connections: int) -> None:
         self._config = Config()
         self._config.errorlog = logger
         self._config.keep_alive_timeout = _IDLE
@@ -124,7 +119,7 @@ class _Server:
                 return True
         return False
 
-    def _counted(self, app: Application) -> Application:
+    def _counted(self, app: ASGIApp) -> ASGIApp:
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             connection = scope["state"].pop(_CONNECTION)
             connection.requests += 1
@@ -137,7 +132,7 @@ class _Server:
 
 
 async def serve(
-    app: Application,
+    app: ASGIApp,
     host: str = "127.0.0.1",
     port: int = 0,
     *,
