@@ -13,14 +13,13 @@ import pytest
 from orbtrio.conformance import worker_target
 from orbtrio.conformance.model import TargetGone, Violation
 from orbtrio.conformance.stage import Conditions
+from orbtrio.conformance.worker_stage import WorkerStage
 from orbtrio.conformance.worker_target import WorkerTarget, read_inputs
 from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from orbtrio.conformance.worker_stage import WorkerStage
 
 ZOO = f"{sys.executable} -m orbtrio.conformance.zoo.worker"
 
@@ -123,7 +122,13 @@ def test_a_program_that_never_connects_is_given_up(
 def test_one_that_connects_and_says_nothing_is_for_the_cases(
     start: Callable[..., WorkerTarget], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_target, "_START_PATIENCE", 5.0)
+    def wait_until_connected(stage: WorkerStage, seconds: float) -> None:
+        """It may take its time to start, but then no minute need go by."""
+        while not stage.peers:
+            assert next_link(stage, 1.0) is None
+
+    next_link = WorkerStage.next_link
+    monkeypatch.setattr(WorkerStage, "next_link", wait_until_connected)
     target = start("worker-never-registers")
     assert stage(target).peers
 
