@@ -256,7 +256,7 @@ def test_what_the_budget_admits_is_soon_decoded_and_encoded(name: str) -> None:
     gc.collect()
     started = time.process_time()
     cbor2.dumps(decode_item(raw))
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 2.5
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_outputs_of_too_many_members_are_refused(raw: bytes) -> None:
     started = time.process_time()
     with pytest.raises(DecodeError):
         split_output(raw)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 2.5
 
 
 def test_a_thousand_results_of_every_usual_kind_pass() -> None:

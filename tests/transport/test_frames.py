@@ -225,7 +225,7 @@ def test_a_million_empty_fragments_are_not_looked_at() -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         parsing.take()
     assert caught.value.close_code == 1008
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize(("size", "step"), [(2 << 20, 1400), (32 << 20, 256 * 1024)])
@@ -243,8 +243,8 @@ def test_large_message_in_small_reads_is_copied_a_few_times_at_most(
         parsing.feed(data[start : start + step])
         messages += parsing.take()
     assert messages == [payload, b"next"]
-    # Quadratic growth would copy a gigabyte and more: seconds.
-    assert time.process_time() - started < 0.5
+    # A tenth of it is usual. Quadratic growth would copy a gigabyte and more: seconds.
+    assert time.process_time() - started < 1.5
 
 
 def test_progress_of_a_message_can_be_seen() -> None:
