@@ -26,6 +26,7 @@ from orbtrio.engine._disk import LockedDirectory, WriteFailed, file_name
 from orbtrio.engine.resources import StoreError, StoreFull, StoreLocked, open_store
 from orbtrio.errors import ConfigError
 from orbtrio.protocol.messages import Resource
+from orbtrio.protocol.references import MAX_RESOURCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -194,20 +195,38 @@ class TestHolding:
         assert set(relative.parts[0]) <= set("0123456789abcdef")
         assert on_disk(root) == {held["img"].path}
 
-    async def test_slow_disk_loses_the_right_to_block(
-        self, store: ResourceStore, monkeypatch: pytest.MonkeyPatch
+    async def test_slow_disk_loses_the_right_to_block_for_longer_each_time(
+        self, store: ResourceStore, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
     ) -> None:
-        threads = []
+        here = []
         write = LockedDirectory.write
 
         def slow_write(directory: LockedDirectory, *args: Any) -> None:
-            threads.append(threading.current_thread())
+            here.append(threading.current_thread() is threading.main_thread())
             write(directory, *args)
             time.sleep(resources._SLOW_DISK * 1.1)
 
         monkeypatch.setattr(LockedDirectory, "write", slow_write)
-        await store.hold("tenant", [image()])
-        await store.hold("tenant", [image()])
+        for seconds in (0, 59, 2, 119, 2):
+            mock_clock.jump(seconds)
+            await store.hold("tenant", [image()])
+        assert here == [True, False, True, False, True]
+
+    async def test_largest_resource_is_written_where_we_stand_and_two_of_them_in_a_thread(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads = []
+        write = LockedDirectory.write
+
+        def note_thread(directory: LockedDirectory, *args: Any) -> None:
+            threads.append(threading.current_thread())
+            write(directory, *args)
+
+        monkeypatch.setattr(LockedDirectory, "write", note_thread)
+        async with open_store(root, quota_bytes=8 << 20) as store:
+            largest = bytes(MAX_RESOURCE_BYTES)
+            await store.hold("tenant", [image("a", largest)])
+            await store.hold("tenant", [image("a", largest), image("b", largest[:-1] + b"b")])
         assert threads[0] is threading.main_thread()
         assert threads[1] is not threading.main_thread()
 
