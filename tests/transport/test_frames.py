@@ -233,18 +233,21 @@ def test_a_million_empty_fragments_are_not_looked_at() -> None:
 def test_large_message_in_small_reads_is_copied_a_few_times_at_most(
     size: int, step: int, masked: bool
 ) -> None:
-    parsing = parser(masked=masked, max_message_bytes=size)
     payload = bytes(size)
     data = b"".join(encode_masked(payload)) if masked else frame_header(size) + payload
     data += frame(b"next", masked=masked)
-    started = time.process_time()
-    messages = []
-    for start in range(0, len(data), step):
-        parsing.feed(data[start : start + step])
-        messages += parsing.take()
-    assert messages == [payload, b"next"]
-    # A tenth of it is usual. Quadratic growth would copy a gigabyte and more: seconds.
-    assert time.process_time() - started < 1.5
+    seconds = []
+    for _ in range(3):  # the machine may be busy with other things
+        parsing = parser(masked=masked, max_message_bytes=size)
+        started = time.process_time()
+        messages = []
+        for start in range(0, len(data), step):
+            parsing.feed(data[start : start + step])
+            messages += parsing.take()
+        seconds.append(time.process_time() - started)
+        assert messages == [payload, b"next"]
+    # Quadratic growth would copy a gigabyte and more: seconds.
+    assert min(seconds) < 0.5
 
 
 def test_progress_of_a_message_can_be_seen() -> None:
