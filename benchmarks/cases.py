@@ -1,127 +1,33 @@
-"""What is measured, and what is sent for it.
+"""What is measured: the lines of the table.
 
-Every job is recognisable: its id and its input hold its number, and so does the right answer, so that two
-results that changed places are found. The workers only echo; what a model costs is no business of the
-engine.
+A name says the payload, the jobs in one message of a client, and the largest batch of a worker. Unless a case
+says otherwise eight clients keep 64 jobs each unanswered, and two workers echo them.
 """
 
 from __future__ import annotations
 
-import os
-import random
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import cbor2
 
 from benchmarks import wire
+from benchmarks.bars import FLAT, RATIO_REQ1, RATIO_REQ32, STALL, Bar
+from benchmarks.work import Echo, Image, Vector, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["BYSTANDER_TYPE", "CASES", "QUICK", "Case", "Work", "job_name", "request"]
+__all__ = ["BYSTANDER_TYPE", "CASES", "QUICK", "Case", "job_name", "request"]
 
 # Two of the types that every engine recognises without being told.
 WORKER_TYPE: Final = "embedding"
 BYSTANDER_TYPE: Final = "llm"
 
 
-class Work(Protocol):
-    """What jobs ask for, and what workers answer."""
-
-    def resources(self, number: int) -> list[dict[str, Any]]:
-        """The resources that the request of this job brings along."""
-
-    def input(self, number: int) -> dict[str, Any]:
-        """The input of this job."""
-
-    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
-        """The worker's answer, encoded."""
-
-    def expected(self, number: int) -> dict[str, Any]:
-        """The fields of the right answer, ``id`` left out."""
-
-
-@attrs.frozen
-class Echo:
-    """Text of `size` bytes, there and back."""
-
-    size: int
-
-    def resources(self, number: int) -> list[dict[str, Any]]:
-        return []
-
-    def input(self, number: int) -> dict[str, Any]:
-        return {"text": _text(number, self.size)}
-
-    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
-        return cbor2.dumps({"id": job_id, "text": input["text"]})
-
-    def expected(self, number: int) -> dict[str, Any]:
-        return self.input(number)
-
-
-@attrs.frozen
-class Vector:
-    """A hundred bytes of text there, 768 floats back, as embedding workers send them."""
-
-    _vectors: tuple[list[float], ...] = attrs.field(init=False)
-    _encoded: tuple[bytes, ...] = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        # A prime number of them, so that neighbours in a batch differ.
-        chance = random.Random(768)
-        vectors = tuple([chance.gauss(0, 0.05) for _ in range(768)] for _ in range(61))
-        object.__setattr__(self, "_vectors", vectors)
-        object.__setattr__(self, "_encoded", tuple(cbor2.dumps(vector) for vector in vectors))
-
-    def resources(self, number: int) -> list[dict[str, Any]]:
-        return []
-
-    def input(self, number: int) -> dict[str, Any]:
-        return {"text": _text(number, 100)}
-
-    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
-        number = int(input["text"].partition(" ")[0])
-        encoded = self._encoded[number % len(self._encoded)]
-        # Encoding a vector takes longer than all that the engine does with it.
-        return b"\xa3\x62id%b\x69embedding%b\x65shape\x81\x19\x03\x00" % (cbor2.dumps(job_id), encoded)
-
-    def expected(self, number: int) -> dict[str, Any]:
-        return {"embedding": self._vectors[number % len(self._vectors)], "shape": [768]}
-
-
-@attrs.frozen
-class Image:
-    """An image of `size` bytes per job, as a resource; back comes what the worker found in the file."""
-
-    size: int
-    _noise: bytes = attrs.field(init=False, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_noise", os.urandom(self.size))
-
-    def resources(self, number: int) -> list[dict[str, Any]]:
-        head = b"\x89PNG\r\n\x1a\n" + number.to_bytes(8, "big")
-        return [{"id": f"frame-{number}", "type": "image", "data": head + self._noise[len(head) :]}]
-
-    def input(self, number: int) -> dict[str, Any]:
-        return {"filepath": {"__type": "resource-ref", "id": f"frame-{number}"}}
-
-    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
-        path = Path(input["filepath"])
-        with path.open("rb") as file:
-            number = int.from_bytes(file.read(16)[8:], "big")
-        return cbor2.dumps({"id": job_id, "number": number, "size": path.stat().st_size})
-
-    def expected(self, number: int) -> dict[str, Any]:
-        return {"number": number, "size": self.size}
-
-
 @attrs.frozen(kw_only=True)
 class Case:
-    """One line of a table.
+    """One line of the table.
 
     Attributes:
         name: What ``--cases`` calls it.
@@ -130,50 +36,84 @@ class Case:
         jobs_per_request: Jobs in one message of a client.
         clients: Connections that submit jobs.
         outstanding: Jobs of each client that are unanswered at any time, unless paced.
-        workers: Connections that answer them.
+        held: Of those, the jobs that workers keep to themselves until more come, all together: so many are
+            open in the engine at any time, not on their way.
+        workers: Connections that answer jobs.
         bystanders: Connections of workers of another type, which have nothing to do.
         max_batch_size: As the workers register.
         max_latency_ms: Likewise.
         eager: Likewise; a stock worker says nothing of it.
+        progress: Reports on each job before its answer (extension ``progress``).
+        batched: Answers that are ready together come in one message (extension ``batched_responses``).
         jobs_per_second: Submit by the clock instead, whether answers come or not.
-        pings: What is timed is pings that answer while the load runs, not jobs: how long the engine's loop
-            lets anybody wait.
-        latency: It belongs into the table of latencies, not into that of costs.
+        idle_seconds: Submit nothing, and measure the engine for so long with everybody connected.
+        latency: What matters is how long jobs take, not what they cost.
+        settings: Of the engine, by the names of its environment.
         baseline: The baseline's share of the jobs, since it takes ten times as long over them; 0 if it
             cannot do this.
+        reference: A case that should cost the same, and what it is called: measured in turn with this one.
+        bars: What the engine has to reach.
     """
 
     name: str
-    work: Work = Echo(100)
-    jobs: int
+    work: Work = attrs.Factory(lambda: Echo(100))
+    jobs: int = 19_200
     jobs_per_request: int = 1
     clients: int = 8
     outstanding: int = 64
+    held: int = 0
     workers: int = 2
     bystanders: int = 0
     max_batch_size: int = 32
     max_latency_ms: float = 10
     eager: bool = False
+    progress: int = 0
+    batched: bool = False
     jobs_per_second: float | None = None
-    pings: bool = False
+    idle_seconds: float = 0
     latency: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
     baseline: float = 0.25
+    reference: tuple[str, Case] | None = None
+    bars: tuple[Bar, ...] = ()
 
     @property
     def worker_config(self) -> dict[str, Any]:
-        """How each worker introduces itself: a stock one unless it is eager."""
-        config = {
+        """How each worker introduces itself: a stock one, unless it is eager or reports."""
+        config: dict[str, Any] = {
             "worker_type": WORKER_TYPE,
             "max_batch_size": self.max_batch_size,
             "max_latency_ms": self.max_latency_ms,
         }
-        return {**config, "eager": True} if self.eager else config
+        if self.eager:
+            config["eager"] = True
+        return {**config, "extensions": ["progress"]} if self.progress else config
+
+    @property
+    def client_extensions(self) -> tuple[str, ...]:
+        """What each client asks for."""
+        return ("progress",) * bool(self.progress) + ("batched_responses",) * self.batched
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether its CPU is that of its messages, and not that of waiting and waking."""
+        return not self.latency and not self.idle_seconds
+
+    def whole(self, share: float) -> int:
+        """That share of its jobs, in whole requests and as many for every client."""
+        step = self.jobs_per_request * self.clients
+        return max(int(share * self.jobs) // step, 1) * step if self.jobs else 0
+
+    def numbers(self, jobs: int) -> list[range]:
+        """The job numbers of each request, `jobs` jobs in all."""
+        size = self.jobs_per_request
+        return [range(first, first + size) for first in range(0, jobs, size)]
 
     def requests(self, jobs: int) -> list[tuple[range, bytes]]:
         """The job numbers and the frame of each request, `jobs` jobs in all."""
-        size = self.jobs_per_request
-        batches = [range(first, first + size) for first in range(0, jobs, size)]
-        return [(numbers, wire.frame(cbor2.dumps(request(self.work, numbers)))) for numbers in batches]
+        return [
+            (numbers, wire.frame(cbor2.dumps(request(self.work, numbers)))) for numbers in self.numbers(jobs)
+        ]
 
 
 def job_name(number: int) -> str:
@@ -192,15 +132,19 @@ def request(work: Work, numbers: Sequence[int]) -> dict[str, Any]:
     return {**message, "resources": resources, "jobs": jobs} if resources else {**message, "jobs": jobs}
 
 
-def _text(number: int, size: int) -> str:
-    return (f"{number:08} " * (size // 9 + 1))[:size]
-
-
 def _costs() -> list[Case]:
+    bars: dict[tuple[str, int, int], tuple[Bar, ...]] = {
+        ("100B", 1, 32): (RATIO_REQ1, Bar("cpu", 22, decides=False)),
+        ("100B", 32, 32): (RATIO_REQ32, Bar("cpu", 14, decides=False)),
+        ("10KB", 1, 32): (Bar("cpu", 45),),
+        ("10KB", 8, 32): (Bar("cpu", 45),),
+        ("10KB", 32, 32): (Bar("cpu", 45),),
+    }
     cases = []
     for title, work, jobs in (("100B", Echo(100), 19_200), ("10KB", Echo(10_000), 4_800)):
         for jobs_per_request in (1, 8, 32):
             for max_batch_size in (1, 32):
+                key = (title, jobs_per_request, max_batch_size)
                 cases.append(
                     Case(
                         name=f"{title}-req{jobs_per_request}-batch{max_batch_size}",
@@ -208,29 +152,103 @@ def _costs() -> list[Case]:
                         jobs=jobs,
                         jobs_per_request=jobs_per_request,
                         max_batch_size=max_batch_size,
+                        bars=(*bars.get(key, ()), *((STALL,) if title == "100B" else ())),
                     )
                 )
-    vectors = Case(name="768floats-req32-batch32", work=Vector(), jobs=4_800, jobs_per_request=32)
-    images = Case(name="1MB-image", work=Image(1 << 20), jobs=96, outstanding=2, baseline=0)
-    crowd = Case(name="100B-req32-1000idle", jobs=19_200, jobs_per_request=32, bystanders=1000, baseline=0)
-    return [*cases, vectors, images, crowd]
-
-
-def _latencies() -> list[Case]:
-    lone = Case(name="lone-eager", jobs=1_000, clients=1, outstanding=1, workers=1, eager=True, latency=True)
-    paced = attrs.evolve(lone, name="paced-100/s", eager=False, max_latency_ms=20, jobs_per_second=100)
-    loaded = Case(name="ping-under-load", jobs=76_800, jobs_per_request=32, pings=True, latency=True)
     return [
-        attrs.evolve(paced, jobs=300, baseline=1),
-        attrs.evolve(lone, baseline=0),
-        attrs.evolve(lone, name="lone-batch1", eager=False, max_batch_size=1),
-        loaded,
+        *cases,
+        Case(
+            name="768floats-req32-batch32",
+            work=Vector(),
+            jobs=4_800,
+            jobs_per_request=32,
+            bars=(Bar("cpu", 50),),
+        ),
+        Case(name="100KB-image", work=Image(100 << 10), jobs=480, outstanding=8, baseline=0),
+        Case(
+            name="1MB-image",
+            work=Image(1 << 20),
+            jobs=96,
+            outstanding=2,
+            baseline=0,
+            bars=(Bar("cpu", 1600),),
+        ),
     ]
 
 
-CASES: Final = (*_costs(), *_latencies())
+def _scaling() -> list[Case]:
+    plain = Case(name="100B-req32-batch32", jobs_per_request=32, bars=(STALL,), baseline=0)
+    room = (("ORB_MAX_QUEUED_JOBS", "200000"),)
+    # Two batches for each of a thousand workers.
+    deep = attrs.evolve(plain, jobs=128_000, outstanding=8_000, settings=room)
+    # All but what is on its way to and fro.
+    held = attrs.evolve(plain, jobs=200_000, settings=room)
+    little = attrs.evolve(held, outstanding=256, held=1_000)
+    flat = (FLAT, STALL)
+    return [
+        attrs.evolve(plain, name="100B-req32-4workers", workers=4, baseline=0.25),
+        attrs.evolve(
+            plain, name="100B-req1-64clients", jobs_per_request=1, clients=64, outstanding=8, baseline=0.25
+        ),
+        attrs.evolve(
+            plain, name="100B-req32-1000idle", bystanders=1000, reference=("no others", plain), bars=flat
+        ),
+        attrs.evolve(
+            deep,
+            name="100B-req32-1000workers",
+            workers=1000,
+            reference=("1 worker", attrs.evolve(deep, workers=1)),
+            bars=flat,
+        ),
+        attrs.evolve(
+            held,
+            name="100B-req32-100k-open",
+            outstanding=12_800,
+            held=100_000,
+            reference=("1k open", little),
+            bars=(*flat, Bar("rss", 200)),
+        ),
+        Case(
+            name="5000idle-peers",
+            jobs=0,
+            clients=4_000,
+            workers=0,
+            bystanders=1_000,
+            idle_seconds=20,
+            baseline=0,
+        ),
+        attrs.evolve(plain, name="progress4-req32", jobs=9_600, progress=4),
+        attrs.evolve(plain, name="batched-req32", batched=True),
+    ]
 
-# For CI: the figures of most users, and whatever a careless change would spoil first.
+
+def _latencies() -> list[Case]:
+    lone = Case(
+        name="lone-eager",
+        jobs=1_000,
+        clients=1,
+        outstanding=1,
+        workers=1,
+        eager=True,
+        latency=True,
+        baseline=0,
+        bars=(Bar("p50", 1),),
+    )
+    paced = attrs.evolve(
+        lone, name="paced-100/s", eager=False, max_latency_ms=20, jobs_per_second=100, jobs=300, baseline=1
+    )
+    return [
+        attrs.evolve(paced, bars=(Bar("p99", 25),)),
+        attrs.evolve(paced, name="paced-1000/s", jobs_per_second=1_000, jobs=2_000, bars=()),
+        attrs.evolve(paced, name="paced-5000/s", jobs_per_second=5_000, jobs=10_000, bars=()),
+        lone,
+        attrs.evolve(lone, name="lone-batch1", eager=False, max_batch_size=1, baseline=0.25, bars=()),
+    ]
+
+
+CASES: Final = (*_costs(), *_scaling(), *_latencies())
+
+# The figures of most users, and whatever a careless change would spoil first.
 QUICK: Final = frozenset(
     {
         "100B-req1-batch32",

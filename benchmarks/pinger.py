@@ -1,78 +1,109 @@
 """How long an engine lets anybody wait while it is busy: a process that pings it, and does nothing else.
 
-A process of its own, because the load is as busy as the engine and would measure itself.
+A process of its own, because the load is as busy as the engine and would measure itself. It asks the load the
+same question at the same time, over a socket of their own. On a machine where both often wait for a
+processor, the load's answer says how much of the engine's is the scheduler's.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 import time
-from typing import TYPE_CHECKING, Final
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import wire
 
 if TYPE_CHECKING:
-    import socket
     from multiprocessing.connection import Connection
 
 __all__ = ["Pinger"]
 
-_INTERVAL: Final = 0.01
+# Seconds between an answer and the next question. A stall that begins in between looks so much shorter.
+_INTERVAL: Final = 0.003
 _TIMEOUT: Final = 60.0
 
 
 class Pinger:
-    """A connection to the engine at `port` on this machine, held by a process of its own."""
+    """A connection to the engine at `port` on this machine, held by a process of its own.
+
+    Attributes:
+        mirror: A socket that the load has to answer as an engine answers pings: send back what comes.
+    """
 
     def __init__(self, port: int) -> None:
         # Not a fork: it would share the load's memory, and the load would pay for every page it then changes.
         context = multiprocessing.get_context("spawn")
         self._orders, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(port, theirs), daemon=True)
+        self.mirror, looking = socket.socketpair()
+        self._process = context.Process(target=_serve, args=(port, looking, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        looking.close()
         self._orders.recv()  # it is connected
 
     def start(self) -> None:
         """Begin to ping."""
         self._orders.send("start")
 
-    def stop(self) -> list[float]:
-        """Stop pinging; seconds from each ping to its pong."""
+    def stop(self) -> tuple[float, float]:
+        """Stop pinging; the most seconds from a question to its answer, of the engine and of the load."""
         self._orders.send("stop")
-        latencies: list[float] = self._orders.recv()
-        return latencies
+        longest: tuple[float, float] = self._orders.recv()
+        return longest
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up. The load has closed its end of the mirror."""
         self._orders.close()
         self._process.join()
 
 
-def _serve(port: int, orders: Connection) -> None:
-    sock = wire.open_websocket(port, _TIMEOUT)
-    sock.settimeout(_TIMEOUT)
-    sock.sendall(wire.registration(None, ""))
+def _serve(port: int, mirror: socket.socket, orders: Connection) -> None:
+    engine = wire.open_websocket(port, _TIMEOUT)
+    engine.sendall(wire.registration(None, ""))
+    mirror.setblocking(False)
     orders.send("connected")
     try:
         while orders.recv() == "start":
-            latencies = []
+            longest = [0.0, 0.0]
             while not orders.poll(_INTERVAL):
-                latencies.append(_ping(sock))
+                for index, seconds in enumerate(_ask(engine, mirror, orders)):
+                    longest[index] = max(longest[index], seconds)
             orders.recv()
-            orders.send(latencies)
-    except EOFError:
-        sock.close()
+            orders.send((longest[0], longest[1]))
+    except (EOFError, ConnectionError):
+        engine.close()
 
 
-def _ping(sock: socket.socket) -> float:
+# Seconds that the engine and the load took to answer; 0 for a load that has stopped meanwhile and does not.
+def _ask(engine: socket.socket, mirror: socket.socket, orders: Connection) -> tuple[float, float]:
+    token = os.urandom(8)  # an answer may come after it was waited for
     start = time.perf_counter()
-    sock.sendall(wire.frame(b"", wire.PING))
-    unread = b""
-    while True:
-        data = sock.recv(4096)
-        if not data:
-            raise ConnectionError("the engine closed the pinger's connection")
-        _, controls, unread = wire.take_frames(unread + data)
-        if any(opcode == wire.PONG for opcode, _ in controls):
-            return time.perf_counter() - start
+    mirror.send(token)
+    engine.sendall(wire.frame(token, wire.PING))
+    answered = [0.0, 0.0]
+    unread = reflected = b""
+    waiting: list[Any] = [engine, mirror, orders]
+    while engine in waiting or mirror in waiting:
+        ready = wait(waiting, _TIMEOUT)
+        now = time.perf_counter()
+        if not ready:
+            raise ConnectionError("the engine does not answer pings")
+        if engine in ready:
+            data = engine.recv(4096)
+            if not data:
+                raise ConnectionError("the engine closed the pinger's connection")
+            _, controls, unread = wire.take_frames(unread + data)
+            if (wire.PONG, token) in controls:
+                answered[0] = now - start
+                waiting.remove(engine)
+        if mirror in ready:
+            reflected += mirror.recv(4096)
+            if reflected.endswith(token):
+                answered[1] = now - start
+                waiting.remove(mirror)
+        if orders in ready:  # the load has nothing to do any more, and looks at nobody
+            waiting = [other for other in waiting if other is engine]
+    return answered[0], answered[1]

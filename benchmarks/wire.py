@@ -35,11 +35,16 @@ PONG: Final = 0xA
 _KEY: Final = os.urandom(4)
 
 
-def open_websocket(port: int, timeout: float) -> socket.socket:
+def open_websocket(port: int, timeout: float, extensions: Iterable[str] = ()) -> socket.socket:
     """Connect to the engine on this machine and upgrade.
 
+    Args:
+        port: Where it listens.
+        timeout: Seconds for it to answer.
+        extensions: What it must announce to understand.
+
     Raises:
-        OSError: nobody listens, or what listens does not upgrade.
+        OSError: nobody listens, or what listens does not upgrade, or lacks an extension.
     """
     sock = socket.create_connection(("127.0.0.1", port), timeout)
     try:
@@ -55,12 +60,23 @@ def open_websocket(port: int, timeout: float) -> socket.socket:
             head += data
         if not head.startswith(b"HTTP/1.1 101") or b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" not in head:
             raise ConnectionError(f"no upgrade: {head[:60]!r}")
+        missing = set(extensions) - _announced(head)
+        if missing:
+            raise ConnectionError(f"the engine does not announce the extension {', '.join(sorted(missing))}")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _announced(head: bytes) -> set[str]:
+    for line in head.decode("latin-1").split("\r\n"):
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "orb-extensions":
+            return {extension.strip() for extension in value.split(",")}
+    return set()
 
 
 def frame(payload: bytes, opcode: int = BINARY) -> bytes:
@@ -105,10 +121,11 @@ def take_frames(data: bytes) -> tuple[list[bytes], list[tuple[int, bytes]], byte
     return messages, controls, data[at:]
 
 
-def registration(worker_config: dict[str, Any] | None, secret: str) -> bytes:
-    """The first frame of a worker, or of a client if there is no `worker_config`."""
+def registration(worker_config: dict[str, Any] | None, secret: str, extensions: Iterable[str] = ()) -> bytes:
+    """The first frame of a worker, or of a client with these `extensions` if there is no `worker_config`."""
     if worker_config is None:
-        return frame(cbor2.dumps({"type": "i_am_server", "version": "1.0.1"}))
+        asked = {"extensions": list(extensions)} if extensions else {}
+        return frame(cbor2.dumps({"type": "i_am_server", "version": "1.0.1", **asked}))
     return frame(
         cbor2.dumps({"type": "i_am_worker", "worker_secret": secret, "worker_config": worker_config})
     )
@@ -116,8 +133,17 @@ def registration(worker_config: dict[str, Any] | None, secret: str) -> bytes:
 
 def output_message(entries: Iterable[bytes]) -> bytes:
     """A ``worker_output`` of encoded entries."""
+    return _entries_message(b"\x6dworker_output\x66output", entries)
+
+
+def progress_message(entries: Iterable[bytes]) -> bytes:
+    """A ``worker_progress`` of encoded entries."""
+    return _entries_message(b"\x6fworker_progress\x68progress", entries)
+
+
+def _entries_message(names: bytes, entries: Iterable[bytes]) -> bytes:
     parts = list(entries)
-    return b"\xa2\x64type\x6dworker_output\x66output" + array_head(len(parts)) + b"".join(parts)
+    return b"\xa2\x64type" + names + array_head(len(parts)) + b"".join(parts)
 
 
 def array_head(length: int) -> bytes:
