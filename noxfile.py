@@ -195,9 +195,11 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What a job costs from end to end; see ``benchmarks``."""
+    """What a job costs from end to end, beside other engines and the codec alone; see ``benchmarks``."""
     install(session, extras="speed")
-    session.run("python", "-m", "benchmarks.end_to_end", *session.posargs)
+    if any(argument.startswith("--picture") for argument in session.posargs):
+        session.install("matplotlib>=3.11")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(name="bench-peers")
