@@ -1,0 +1,68 @@
+"""``python -m orbtrio.toolkit [OPTIONS] -- PROGRAM …``: also installed as ``orbtrio-toolkit``.
+
+Images call this program ``/opt/aiware/engine`` or ``/app/engine``: a link of that name to ``orbtrio-toolkit``
+works, for everything that is no option of ours is the engine and its arguments.
+
+The first SIGTERM or SIGINT finishes what is in hand, the second ends at once. Exit status 0: told to stop, or
+RunTimeTTL is over. 1: the engine was never ready, or keeps ending before it is. 2: settings that cannot work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from orbtrio._nursery import open_service_nursery
+from orbtrio.errors import ConfigError
+from orbtrio.toolkit.process import EngineUnusable
+from orbtrio.toolkit.settings import load
+from orbtrio.toolkit.sidecar import run_toolkit
+from orbtrio.worker.program import log_to_stderr, watch_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orbtrio.toolkit.settings import ToolkitSettings
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run the toolkit and its engine until told to stop.
+
+    Args:
+        argv: Instead of the command line.
+        environ: Instead of the environment.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv, environ)
+        log_to_stderr(settings.worker.log_level)
+        # A line for each call of the engine, with its URL and whatever token that holds, is nobody's wish.
+        for library in ("anycorn", "coredis", "httpcore2", "httpx2"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        trio.run(_serve, settings, environ)
+    except ConfigError as error:
+        print(f"error: {error}\nsee python -m orbtrio.toolkit --help", file=sys.stderr)
+        return 2
+    except EngineUnusable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: ToolkitSettings, environ: Mapping[str, str]) -> None:
+    stop = trio.Event()
+    async with open_service_nursery() as nursery:
+        await nursery.start(watch_signals, stop)
+        await run_toolkit(settings, environ, stop=stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

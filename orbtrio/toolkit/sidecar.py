@@ -1,0 +1,206 @@
+"""The toolkit as a whole: which tasks there are, and what ends when.
+
+    run_toolkit
+    ├─ HTTP server          for the engine's calls; ends last, for what is in hand may still call
+    ├─ purge                of scratch directories, each hour
+    ├─ RunTimeTTL           ends the toolkit as a signal would (ET-15)
+    └─ one life of the engine after the other
+       ├─ the engine's process     its end ends this life
+       └─ the worker               registers when the engine is ready
+
+An engine that crashes takes its worker with it: the link to the ORB engine is dropped, so that the ORB engine
+gives the jobs in hand to somebody else at once, and to us again when we are back; its limit of deliveries
+stops a job that kills every engine. Rejected: to fail those jobs with ``internal_error``, since nothing is
+wrong with nearly all of them; and to keep the link, which would leave jobs with a worker that cannot work.
+
+The engine is started again after 0.5 s, and later after 1, 2, … 30 s; once it has lived for a minute, that
+begins anew. One that ends five times in a row before it is ready is given up, as is one that is never ready:
+whoever started us sees our exit status, and may know better.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from orbtrio._nursery import open_service_nursery
+from orbtrio.toolkit.calls import open_engine_client
+from orbtrio.toolkit.directories import Directories
+from orbtrio.toolkit.environment import engine_environment
+from orbtrio.toolkit.fetching import open_fetcher
+from orbtrio.toolkit.handler import JobHandler
+from orbtrio.toolkit.keys import open_keys
+from orbtrio.toolkit.notices import Notifier
+from orbtrio.toolkit.open_items import OpenItems, Urls
+from orbtrio.toolkit.process import EngineEnded, EngineUnusable, run_engine
+from orbtrio.toolkit.serving import serve
+from orbtrio.toolkit.webhooks import Webhooks
+from orbtrio.worker import run_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import httpx2
+
+    from orbtrio.toolkit.settings import ToolkitSettings
+
+__all__ = ["keep_alive", "run_toolkit"]
+
+logger = logging.getLogger("orbtrio.toolkit")
+
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 30.0
+_LIVED_LONG: Final = 60.0
+_MOST_FALSE_STARTS: Final = 5
+_PURGE_INTERVAL: Final = 3600.0
+
+
+async def run_toolkit(
+    settings: ToolkitSettings,
+    environ: Mapping[str, str],
+    *,
+    stop: trio.Event | None = None,
+    task_status: trio.TaskStatus[JobHandler] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run an HTTP engine and serve its jobs until stopped.
+
+    Args:
+        settings: What to run, and whom to serve.
+        environ: Ours; the engine gets what it may see of it.
+        stop: Set it to end well: what is in hand is finished first.
+        task_status: Started when the HTTP server listens, with the handler of jobs.
+
+    Raises:
+        ConfigError: there is no such engine, or something else in the settings cannot work.
+        EngineUnusable: the engine was not ready in time, says that it never will be, or keeps ending before.
+        OSError: the address for the engine's calls is taken.
+    """
+    stop = trio.Event() if stop is None else stop
+    closing = trio.Event()
+    async with AsyncExitStack() as stack, open_service_nursery() as nursery:
+        directories = Directories(settings)
+        client = await stack.enter_async_context(open_engine_client(settings.concurrency))
+        fetcher = await stack.enter_async_context(open_fetcher(settings.allowed_hosts))
+        keys = None
+        if settings.redis is not None:
+            keys = await stack.enter_async_context(open_keys(*settings.redis))
+        open_items = OpenItems()
+        app = Webhooks(open_items, fetcher, keys=keys, max_body_bytes=settings.max_result_bytes)
+        port = await nursery.start(_serve, app, settings, closing)
+        handler = JobHandler(
+            settings,
+            open_items=open_items,
+            urls=Urls(f"http://{settings.host}:{port}"),
+            directories=directories,
+            fetcher=fetcher,
+            client=client,
+            notifier=Notifier(fetcher),
+            has_keys=keys is not None,
+        )
+        nursery.start_soon(_purge, directories, open_items)
+        if settings.runtime_ttl is not None:
+            nursery.start_soon(_stop_after, settings.runtime_ttl, stop)
+        task_status.started(handler)
+        environment = engine_environment(environ)
+
+        async def live(ready: trio.Event) -> None:
+            await _live(settings, environment, client, handler, stop, ready)
+
+        try:
+            await keep_alive(live, stop)
+        finally:
+            closing.set()
+    logger.info("stopped")
+
+
+# It ends by being told to, in good order; cancelled, it might wait for somebody who reads nothing.
+async def _serve(
+    app: Webhooks, settings: ToolkitSettings, closing: trio.Event, *, task_status: trio.TaskStatus[int]
+) -> None:
+    with trio.CancelScope(shield=True):
+        await serve(app, settings.host, settings.port, stop=closing, task_status=task_status)
+
+
+async def keep_alive(live: Callable[[trio.Event], Awaitable[None]], stop: trio.Event) -> None:
+    """Run one life of the engine after the other, until one ends by itself or `stop` is set.
+
+    Args:
+        live: One life; it sets the event when the engine is ready, and raises `EngineEnded`.
+        stop: Do not begin another.
+
+    Raises:
+        EngineUnusable: the engine keeps ending before it is ready.
+    """
+    wait, false_starts = _FIRST_WAIT, 0
+    while not stop.is_set():
+        began, ready = trio.current_time(), trio.Event()
+        try:
+            return await live(ready)
+        except EngineEnded as error:
+            ended = error
+        if stop.is_set():
+            return None
+        false_starts = 0 if ready.is_set() else false_starts + 1
+        if false_starts == _MOST_FALSE_STARTS:
+            raise EngineUnusable(f"{ended}; it has ended {false_starts} times before it was ready") from ended
+        if trio.current_time() - began >= _LIVED_LONG:
+            wait = _FIRST_WAIT
+        logger.warning("%s; starting it again in %g s", ended, wait)
+        with trio.move_on_after(wait):
+            await stop.wait()
+        wait = min(2 * wait, _LONGEST_WAIT)
+    return None
+
+
+# From the start of the engine's process to its end, or ours.
+async def _live(
+    settings: ToolkitSettings,
+    environment: Mapping[str, str],
+    client: httpx2.AsyncClient,
+    handler: JobHandler,
+    stop: trio.Event,
+    ready: trio.Event,
+) -> None:
+    worker = settings.worker
+    if settings.concurrency == 1:
+        # What waits here could be begun by another instance.
+        worker = attrs.evolve(worker, max_batch_size=1)
+    async with open_service_nursery() as nursery:
+        starting = trio.CancelScope()
+        nursery.start_soon(_cancel_at, stop, starting)
+        with starting:
+            await nursery.start(run_engine, settings, environment, client)
+        if starting.cancelled_caught:
+            return
+        ready.set()
+        logger.info("the engine is ready: serving %s", worker.worker_type)
+        await run_worker(
+            handler,
+            worker,
+            concurrency=settings.concurrency,
+            with_jobs=True,
+            stop=stop,
+            # Whatever is in hand is over by then.
+            drain_timeout=settings.max_ttl,
+        )
+
+
+async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _stop_after(seconds: float, stop: trio.Event) -> None:
+    await trio.sleep(seconds)
+    logger.info("RunTimeTTL is over: finishing what is in hand")
+    stop.set()
+
+
+async def _purge(directories: Directories, open_items: OpenItems) -> None:
+    while True:
+        await trio.to_thread.run_sync(directories.purge, open_items.tasks)
+        await trio.sleep(_PURGE_INTERVAL)
