@@ -8,9 +8,9 @@ Metadata whose name begins with ``x-aiware-`` becomes headers. It may come from 
 control bytes are dropped, since a line break would begin another header, and what is no header's name is
 left out.
 
-A notice is three calls, then it is given up and counted: the chunk is done, whoever hears of it. Addresses are
-served side by side and the whole of it has an end in time, since the job waits: see `handler`. What we log
-names hosts only, for addresses carry secrets.
+A notice is three calls, then it is given up and counted: the chunk is done, whoever hears of it. Addresses
+are served side by side and the whole of it has an end in time, since the job waits: see `handler`. What we
+log names hosts only, for addresses carry secrets.
 """
 
 from __future__ import annotations
