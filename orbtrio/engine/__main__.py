@@ -9,6 +9,7 @@ its settings cannot be read. Anything else is a bug, with a traceback.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import logging.handlers
@@ -51,6 +52,13 @@ _MAX_LOG_RECORDS: Final = 10_000
 _MAX_LINES_PER_SECOND: Final = 100
 _ACCEPTING_LOG_INTERVAL: Final = 60.0
 _LOG_FLUSH_TIMEOUT: Final = 1.5
+
+# Names and numbers of mallopt(3). Freed memory of up to so many bytes is kept for what comes next, and blocks
+# up to so large come out of it.
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_KEPT_BYTES: Final = 16 << 20
+_KEPT_BLOCK_BYTES: Final = 4 << 20
 
 
 class _CannotStart(Exception):
@@ -124,6 +132,17 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
+    _keep_freed_memory()
+
+
+# The C library gives a message's memory back to the system as soon as it is freed, and for the next message
+# the system fills pages with zeros, 256 for a megabyte: 50 to 160 page faults for an image of 1 MB, now one.
+# That was 15 % of the engine's CPU there, 30 % at 100 KB, and 10 % of a job of 10 KB.
+def _keep_freed_memory() -> None:
+    with suppress(AttributeError):  # another C library than GNU's
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK_BYTES)
 
 
 # Each peer takes a descriptor, and the usual soft limit is 1,024.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import gc
 import logging
 import os
+import platform
 import re
 import resource
 import signal
@@ -457,3 +459,32 @@ def test_collector_leaves_the_engine_alone() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+COUNT_PAGE_FAULTS = """
+import resource
+from orbtrio.engine import __main__ as program
+
+def use_memory():
+    blocks = [bytearray(1 << 20) for _ in range(6)]
+    del blocks
+
+program._settle_memory()
+use_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use_memory()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only GNU's C library can be told")
+def test_memory_of_large_messages_is_used_again() -> None:
+    # Else each of the 30,000 pages would be given back to the system and asked for again.
+    counted = subprocess.run([sys.executable, "-c", COUNT_PAGE_FAULTS], stdout=subprocess.PIPE, check=True)
+    assert int(counted.stdout) < 1000
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    program._keep_freed_memory()
