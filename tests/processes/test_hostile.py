@@ -102,7 +102,7 @@ class Neighbours:
 @contextlib.contextmanager
 def engine_with_neighbours(data_home: Path) -> Iterator[tuple[EngineProcess, Neighbours]]:
     with (
-        running_engine(data_home, ORB_HANDSHAKE_TIMEOUT="5") as engine,
+        running_engine(data_home, ORB_HANDSHAKE_TIMEOUT="3") as engine,
         ended(stock_worker(engine, MAX_BATCH_SIZE="1")),
         Neighbours(engine) as neighbours,
     ):
