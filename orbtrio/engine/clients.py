@@ -8,6 +8,9 @@ Answers are as many as the client has jobs. Progress has no such bound, and a co
 gathers is cut, with all its jobs. So the job that floods it is given up instead, while there is room for the
 answers of the others. Rejected: to drop pieces, for their reader would not know; and not to read from the
 worker, which has jobs of other clients.
+
+Typed arrays go to whoever asked for them as they came. For all others they become lists here, once for each
+answer: no other client has the same job.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
     from orbtrio.engine.jobs import Job
     from orbtrio.transport import Transport
 
-__all__ = ["BatchedClient", "ClientFlusher", "RemoteClient"]
+__all__ = ["TOO_LARGE", "BatchedClient", "ClientFlusher", "RemoteClient"]
+
+# What a result comes to that would be too much as lists.
+TOO_LARGE: Final = ("result_too_large", "more numbers than lists may have: ask for typed arrays")
 
 # Beyond this, the answers of one turn are several messages.
 _MAX_TOGETHER: Final = 1 << 20
@@ -50,13 +56,30 @@ class RemoteClient:
         self._transport = transport
         self._engine_errors = "engine_errors" in extensions
         self._progress = "progress" in extensions
+        self._typed_arrays = "typed_arrays" in extensions
         self._max_unsent = max_unsent
 
     def deliver(self, job: Job, output: bytes) -> None:
-        self._transport.queue(job.response_head, output)
+        # A subclass of bytes is an entry with typed arrays. There are none unless its worker makes them.
+        if type(output) is not bytes and not self._typed_arrays:
+            self._deliver_lists(job, output)
+        else:
+            self._transport.queue(job.response_head, output)
+
+    def _deliver_lists(self, job: Job, output: bytes) -> None:
+        lists = codec.without_typed_arrays(output)
+        if lists is not None:
+            self._respond(job.response_head, lists)
+        else:
+            self.refuse(job.client_job_id, *TOO_LARGE)
 
     def report(self, job: Job, entry: bytes) -> bool:
         if self._progress:
+            if type(entry) is not bytes and not self._typed_arrays:
+                lists = codec.without_typed_arrays(entry)
+                if lists is None:
+                    return True  # for nobody, as any report that is too large
+                entry = lists
             size = len(job.response_head) + len(entry)
             if self._transport.buffered_bytes + size > self._max_unsent // _BEHIND and self._floods(
                 job, size
@@ -106,7 +129,10 @@ class BatchedClient(RemoteClient):
         self._gathered: list[tuple[bytes, bytes]] = []
 
     def deliver(self, job: Job, output: bytes) -> None:
-        self._respond(job.response_head, output)
+        if type(output) is not bytes and not self._typed_arrays:
+            self._deliver_lists(job, output)
+        else:
+            self._respond(job.response_head, output)
 
     def _respond(self, head: bytes, output: bytes) -> None:
         if not self._gathered:

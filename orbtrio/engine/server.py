@@ -268,6 +268,7 @@ class Engine:
         *,
         timeout: float | None = None,  # noqa: ASYNC109  not the caller's patience but the job's deadline
         extra: Mapping[str, Any] | None = None,
+        arrays: bool = False,
     ) -> dict[str, Any]:
         """Run one job, without a socket, and return its output.
 
@@ -279,6 +280,7 @@ class Engine:
                 as file paths.
             timeout: Seconds; the engine's own job timeout of five minutes holds in any case.
             extra: Fields that travel beside the input (P-03).
+            arrays: Vectors are to be `array.array` instead of lists; see `orbtrio.connect`.
 
         Returns:
             The worker's result fields, without ``id``.
@@ -291,7 +293,8 @@ class Engine:
 
         Spec: "Full Request/Response Cycle".
         """
-        return await local.submit(self._serving(), worker_type, input, timeout=timeout, extra=extra)
+        terms: dict[str, Any] = {"timeout": timeout, "extra": extra, "arrays": arrays}
+        return await local.submit(self._serving(), worker_type, input, **terms)
 
     def stream(
         self,
@@ -301,11 +304,12 @@ class Engine:
         timeout: float | None = None,
         heartbeat: float | None = None,
         extra: Mapping[str, Any] | None = None,
+        arrays: bool = False,
     ) -> JobStream:
         """Run one job, without a socket, and follow how it gets on; as `orbtrio.Client.stream`.
 
         Args:
-            worker_type, input, extra: As for `submit`.
+            worker_type, input, extra, arrays: As for `submit`.
             timeout: Seconds for the whole job, at most what the setting `max_job_timeout` allows.
             heartbeat: Seconds; a worker that has the job and tells nothing for so long is given up on.
 
@@ -314,7 +318,8 @@ class Engine:
         """
         terms = {"timeout_ms": timeout, "heartbeat_ms": heartbeat}
         asked = {name: seconds * 1000 for name, seconds in terms.items() if seconds is not None}
-        return local.open_stream(self._serving, worker_type, input, {**(extra or {}), **asked})
+        extra = {**(extra or {}), **asked}
+        return local.open_stream(self._serving, worker_type, input, extra, arrays=arrays)
 
     def _serving(self) -> Exchange:
         if self._exchange is None:

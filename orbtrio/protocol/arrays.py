@@ -44,6 +44,8 @@ __all__ = [
     "expanded",
     "expanded_size",
     "gathered",
+    "is_array",
+    "is_whole",
     "list_of_floats",
     "pack_lists",
     "typed_entry",
@@ -166,12 +168,13 @@ def _items(count: int) -> Struct:
 # --- As arrays ----------------------------------------------------------------------------------------------
 
 
-def as_array(tag: int, data: bytes) -> array[float]:
-    """The numbers of a typed array, of type ``"f"`` or ``"d"``.
+def is_whole(tag: int, content: object) -> bool:
+    """Whether what is in a typed array's tag is numbers."""
+    return type(content) is bytes and not len(content) % _SIZES[TYPED_ARRAYS[tag][0]]
 
-    Raises:
-        ValueError: the bytes are no whole numbers.
-    """
+
+def as_array(tag: int, data: bytes) -> array[float]:
+    """The numbers of a typed array, which `is_whole`, of type ``"f"`` or ``"d"``."""
     kind, order = TYPED_ARRAYS[tag]
     floats: array[float] = array(kind, data)
     if order != sys.byteorder:
@@ -179,26 +182,35 @@ def as_array(tag: int, data: bytes) -> array[float]:
     return floats
 
 
-def array_item(value: object, *, typed: bool) -> bytes:
-    """Encode an array of floats: a numpy array, an `array.array`, or anything like it.
-
-    Args:
-        value: Anything that lends its memory. Of more than one dimension it becomes arrays of arrays.
-        typed: As typed arrays; else as lists of float64.
+def is_array(value: object) -> bool:
+    """Whether it is an array of floats: a numpy array, an `array.array`, or anything like it.
 
     Raises:
-        TypeError: it has no memory to lend.
-        InvalidMessage: it is no array of float32 or float64 in the machine's order.
+        InvalidMessage: it is an array, but not of float32 or float64 in the machine's order.
     """
-    view = memoryview(value)  # type: ignore[arg-type]  # that is the question
-    kind = _FORMATS.get(view.format)
+    try:
+        view = memoryview(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        return False
     name = type(value).__name__
-    if kind is None:
+    if view.format not in _FORMATS:
         text = f"{name} of format {view.format!r}: make it float32 or float64, or a list"
         raise InvalidMessage(f"cannot be encoded: {text}")
     if not view.ndim:
         raise InvalidMessage(f"cannot be encoded: {name}, a single number: make it a float")
-    return b"".join(_rows(_NATIVE[kind], view.tobytes(), list(view.shape or ()), typed=typed))
+    return True
+
+
+def array_item(value: Any, *, typed: bool) -> bytes:
+    """Encode an array of floats (see `is_array`); of several dimensions, as arrays of its rows.
+
+    Args:
+        value: The array.
+        typed: As typed arrays; else as lists of float64.
+    """
+    view = memoryview(value)
+    tag = _NATIVE[_FORMATS[view.format]]
+    return b"".join(_rows(tag, view.tobytes(), list(view.shape or ()), typed=typed))
 
 
 def _rows(tag: int, data: bytes, shape: list[int], *, typed: bool) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Bytes to messages and messages to bytes. The only module that knows the CBOR library.
+"""Bytes to messages and messages to bytes. Together with `values`, the only module that knows the CBOR library.
 
 **Decoding** is strict, for all of it comes from strangers, and the library's defaults are a denial of
 service: 64 KiB of decimal fraction take seconds, 258 bytes of shared references expand to gigabytes. So:
@@ -24,7 +24,7 @@ from typing import Any, Final
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import bulk, references, scan, splice
+from orbtrio.protocol import arrays, bulk, references, scan, splice
 from orbtrio.protocol.messages import (
     EXTENSION_MESSAGES,
     EXTENSIONS,
@@ -42,6 +42,7 @@ from orbtrio.protocol.messages import (
 )
 from orbtrio.protocol.references import TYPED_ARRAY
 from orbtrio.protocol.splice import batch_parts, progress_parts, request_parts
+from orbtrio.protocol.values import encode_value
 
 __all__ = [
     "batch_parts",
@@ -92,9 +93,25 @@ def _typed_array(value: Any, immutable: bool) -> object:
     return value if type(value) is bytes else cbor2.CBORTag(TYPED_ARRAY, value)
 
 
-# The engine passes JavaScript's byte arrays on. At the endpoints they are bytes.
+def _floats(tag: int) -> Callable[[Any, bool], object]:
+    def decode(value: Any, immutable: bool) -> object:
+        return arrays.as_array(tag, value) if arrays.is_whole(tag, value) else cbor2.CBORTag(tag, value)
+
+    return decode
+
+
+# What stands for a long list of floats while the library decodes the rest of a message. Nobody outside knows.
+_GATHERED: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
+
+# The engine passes all tags on. At the endpoints JavaScript's byte arrays are bytes.
 _ENGINE_TAGS: Final = _Tags()
-_ENDPOINT_TAGS: Final = _Tags({TYPED_ARRAY: _typed_array})
+_ENDPOINT_TAGS: Final = _Tags(
+    {TYPED_ARRAY: _typed_array, _GATHERED: lambda items, immutable: arrays.unpack(items)}
+)
+_ARRAY_TAGS: Final = _Tags(
+    {TYPED_ARRAY: _typed_array, _GATHERED: lambda items, immutable: arrays.doubles(items)}
+    | {tag: _floats(tag) for tag in arrays.TYPED_ARRAYS}
+)
 
 
 # The library lets byte strings be keys. To join them refuses them at the speed of C.
@@ -108,6 +125,9 @@ def _load(raw: bytes, tags: _Tags) -> Any:
     walked = len(raw) > _WALK_ABOVE
     if walked:
         scan.check(raw)
+    given = raw
+    if tags is not _ENGINE_TAGS:
+        raw = arrays.gathered(raw, _GATHERED) or raw
     try:
         loaded = cbor2.loads(
             raw if walked else b"\x82" + raw + _MARK_ITEM,
@@ -120,7 +140,7 @@ def _load(raw: bytes, tags: _Tags) -> Any:
         )
     except cbor2.CBORError as error:
         # The walk refuses the same things, and says which in words that are fit for the peer.
-        scan.check(raw)
+        scan.check(given)
         raise DecodeError("not decodable") from error
     if walked:
         return loaded
@@ -130,13 +150,35 @@ def _load(raw: bytes, tags: _Tags) -> Any:
     return item
 
 
-def decode_item(raw: bytes) -> Any:
+def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
     """Decode one item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
+
+    Args:
+        raw: One item.
+        typed_arrays: Typed arrays and long lists of floats are to be arrays.
 
     Raises:
         DecodeError: outside profile or budget.
     """
-    return _load(raw, _ENDPOINT_TAGS)
+    item = _load(raw, _ARRAY_TAGS if typed_arrays else _ENDPOINT_TAGS)
+    if typed_arrays and type(item) in (dict, list):
+        arrays.pack_lists(item)
+    return item
+
+
+def without_typed_arrays(entry: bytes) -> bytes | None:
+    """An entry for who knows lists of floats only; None if it would be more than a message may cost."""
+    if not isinstance(entry, arrays.TypedEntry):
+        return entry
+    if arrays.expanded_size(entry) > bulk.MAX_JOB_BYTES:
+        return None
+    plain = arrays.expanded(entry)
+    try:
+        if len(plain) > _WALK_ABOVE:
+            scan.check(plain)
+    except DecodeError:
+        return None
+    return plain
 
 
 def is_absent(value: Any) -> bool:
@@ -148,13 +190,18 @@ def is_absent(value: Any) -> bool:
 
 
 def decode(
-    raw: bytes, *, unwrap_typed_arrays: bool = False, extensions: frozenset[str] = EXTENSIONS
+    raw: bytes,
+    *,
+    unwrap_typed_arrays: bool = False,
+    typed_arrays: bool = False,
+    extensions: frozenset[str] = EXTENSIONS,
 ) -> Message:
     """The message in `raw`.
 
     Args:
         raw: One whole binary message.
         unwrap_typed_arrays: For endpoints: JavaScript's byte arrays become bytes. The engine passes them on.
+        typed_arrays: Likewise: typed arrays and long lists of floats are to be arrays.
         extensions: What the two ends agreed on; messages of others are unknown.
 
     Raises:
@@ -167,12 +214,12 @@ def decode(
     start = raw[:64]
     entries: WorkerOutput | WorkerProgress | None = None
     if b"worker_output" in start:
-        entries = _decode_output(raw)
+        entries = _decode_output(raw, extensions)
     elif b"worker_progress" in start and "progress" in extensions:
-        entries = _decode_progress(raw)
+        entries = _decode_progress(raw, extensions)
     if entries is not None:
         return entries
-    wire = _load(raw, _ENDPOINT_TAGS if unwrap_typed_arrays else _ENGINE_TAGS)
+    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else _load(raw, _ENGINE_TAGS)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
@@ -197,7 +244,7 @@ def decode(
     if type(message_type) is not str:
         raise InvalidMessage("expected text", path="type")
     if message_type == "worker_output":  # its type came late
-        entries = _decode_output(raw)
+        entries = _decode_output(raw, extensions)
         if entries is None:
             raise InvalidMessage("expected a list", path="output")
         return entries
@@ -205,16 +252,18 @@ def decode(
     if from_wire is None or extension not in extensions:
         return UnknownMessage(message_type[:64])
     # A worker's may have its type late, too. An engine's has no list.
-    return (_decode_progress(raw) if extension == "progress" else None) or from_wire(wire)
+    return (_decode_progress(raw, extensions) if extension == "progress" else None) or from_wire(wire)
 
 
-def _decode_progress(raw: bytes) -> WorkerProgress | None:
-    split = scan.split_entries(raw, "worker_progress", "progress")
+def _decode_progress(raw: bytes, extensions: frozenset[str]) -> WorkerProgress | None:
+    typed_arrays = "typed_arrays" in extensions
+    split = scan.split_entries(raw, "worker_progress", "progress", typed_arrays=typed_arrays)
     return None if split is None else WorkerProgress(split[0], split[2])
 
 
-def _decode_output(raw: bytes) -> WorkerOutput | None:
-    split = scan.split_entries(raw, "worker_output", "output")
+def _decode_output(raw: bytes, extensions: frozenset[str]) -> WorkerOutput | None:
+    typed_arrays = "typed_arrays" in extensions
+    split = scan.split_entries(raw, "worker_output", "output", typed_arrays=typed_arrays)
     if split is None:
         return None  # some other message
     entries, failed, malformed = split
@@ -231,7 +280,14 @@ def _with_short_error(entry: bytes) -> bytes:
     if type(error) is not str or len(text := error.encode()) <= _MAX_ERROR_BYTES:
         return entry
     fields["error"] = text[:_MAX_ERROR_BYTES].decode(errors="ignore")
-    return cbor2.dumps(fields)
+    shortened = cbor2.dumps(fields)
+    if type(entry) is bytes:
+        return shortened
+    # Its typed arrays are elsewhere now.
+    parts = splice.entries_parts("worker_output", "output", [shortened])
+    split = scan.split_entries(b"".join(parts), "worker_output", "output", typed_arrays=True)
+    assert split is not None
+    return split[0][0][1]
 
 
 # --- Messages to bytes, in pieces -------------------------------------------------------------------------
@@ -269,23 +325,24 @@ def error_output(text: str, kind: str) -> bytes:
     return cbor2.dumps({"error": text, "error_kind": kind})
 
 
-def output_entry(job_id: str, fields: Mapping[str, Any]) -> bytes:
+def output_entry(job_id: str, fields: Mapping[str, Any], *, typed_arrays: bool = False) -> bytes:
     """One entry of a ``worker_output``.
+
+    Args:
+        job_id: The engine's id of the job.
+        fields: The result. Arrays of floats may stand at any depth: see `arrays.is_array`.
+        typed_arrays: They are typed arrays, as the engine has announced that it takes; else lists.
 
     Raises:
         InvalidMessage: a field holds what would not arrive as it is.
     """
     own = {"id": job_id}
-    return encode_value(own | dict(fields) | own)
+    return encode_value(own | dict(fields) | own, typed_arrays=typed_arrays)
 
 
-def progress_entry(job_id: str, fields: Mapping[str, Any]) -> bytes:
-    """One entry of a ``worker_progress``.
-
-    Raises:
-        InvalidMessage: as `output_entry`.
-    """
-    return output_entry(job_id, fields)
+def progress_entry(job_id: str, fields: Mapping[str, Any], *, typed_arrays: bool = False) -> bytes:
+    """One entry of a ``worker_progress``; as `output_entry`."""
+    return output_entry(job_id, fields, typed_arrays=typed_arrays)
 
 
 def progress_fields(entry: bytes) -> bytes:
@@ -315,59 +372,6 @@ def resource_entry(resource: Resource) -> bytes:
     """One member of ``resources``."""
     data = resource.data.decode() if resource.kind == "document" else resource.data
     return cbor2.dumps({"id": resource.resource_id, "type": resource.kind, "data": data})
-
-
-def encode_value(value: Any) -> bytes:
-    """Encode what a program made, and prove that the other end will take it.
-
-    Raises:
-        InvalidMessage: the other end would refuse it, or get something else: a key that is no text, a set, a
-            date, more than 62 levels.
-    """
-    _refuse_unsendable(value)
-    try:
-        raw = cbor2.dumps(value)
-    except (cbor2.CBORError, ValueError) as error:
-        raise InvalidMessage(f"cannot be encoded: {error}") from error
-    scan.check(raw, depth=2)  # it will stand in a list in a message
-    return raw
-
-
-# The library has tags for many of Python's types, but nobody would turn those into these types again. And it
-# recurses: ten thousand levels would take it to the end of the stack, and the process with it.
-def _refuse_unsendable(value: object) -> None:
-    level = [value]
-    for _ in range(scan.MAX_DEPTH):
-        below: list[object] = []
-        for item in level:
-            if isinstance(item, Mapping):
-                below += [member for member in item.values() if type(member) not in _PLAIN]
-            elif isinstance(item, (list, tuple)):
-                below += [member for member in item if type(member) not in _PLAIN]
-            elif isinstance(item, cbor2.CBORTag):
-                below.append(item.value)
-            elif isinstance(item, int) and not -(1 << 64) <= item < 1 << 64:
-                raise InvalidMessage("cannot be encoded: a number of more than 64 bits")
-            elif not isinstance(item, _SENDABLE):
-                raise InvalidMessage(f"cannot be encoded: {type(item).__name__}")
-        if not below:
-            return
-        level = below
-    raise InvalidMessage(f"cannot be encoded: more than {scan.MAX_DEPTH} levels")
-
-
-# Most values are of the first kind. In the second are their subclasses, and what another peer may have sent.
-_PLAIN: Final = frozenset({str, float, bytes, bool, type(None)})
-_SENDABLE: Final = (
-    str,
-    int,
-    float,
-    bytes,
-    bytearray,
-    type(None),
-    cbor2.CBORSimpleValue,
-    type(cbor2.undefined),
-)
 
 
 def encode(message: Message) -> bytes:

@@ -142,6 +142,7 @@ class Connection:
         self.extensions: frozenset[str] = frozenset()
         self._implicit_clients = implicit_clients
         self._unwrap_typed_arrays = side is Side.PEER
+        self._typed_arrays = False  # whether results are to have them, which a client asks for
 
     def receive(self, raw: bytes) -> Message:
         """Decode what arrived and check that it is legal now.
@@ -153,7 +154,10 @@ class Connection:
         self._refuse_if_over()
         try:
             message = codec.decode(
-                raw, unwrap_typed_arrays=self._unwrap_typed_arrays, extensions=self.extensions
+                raw,
+                unwrap_typed_arrays=self._unwrap_typed_arrays,
+                typed_arrays=self._typed_arrays,
+                extensions=self.extensions,
             )
         except InvalidMessage as error:
             self.state = State.FAILED
@@ -209,6 +213,7 @@ class Connection:
     def _note_registration(self, message: Message) -> None:
         if isinstance(message, RegisterWorker | RegisterClient):
             self.extensions = message.extensions
+            self._typed_arrays = self.side is Side.PEER and "typed_arrays" in message.extensions
 
     def _refuse_if_over(self) -> None:
         if self.state is State.FAILED or self.state is State.CLOSED:

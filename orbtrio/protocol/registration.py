@@ -29,7 +29,15 @@ __all__ = [
 
 # What a peer may ask for when it registers.
 EXTENSIONS: Final = frozenset(
-    {"engine_errors", "progress", "cancel", "drain", "inline_resources", "batched_responses"}
+    {
+        "batched_responses",
+        "cancel",
+        "drain",
+        "engine_errors",
+        "inline_resources",
+        "progress",
+        "typed_arrays",
+    }
 )
 
 # A worker that asks for larger batches gets these. No more than this is ever queued for one worker.

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 
 from orbtrio.engine.clients import BatchedClient, ClientFlusher, RemoteClient
 from orbtrio.engine.jobs import Job
 from orbtrio.protocol import codec
-from orbtrio.protocol.messages import MISSING, ProgressReport, WorkerResponse, WorkerResponses
+from orbtrio.protocol.messages import (
+    MISSING,
+    ProgressReport,
+    WorkerOutput,
+    WorkerResponse,
+    WorkerResponses,
+)
 
 if TYPE_CHECKING:
     from orbtrio.protocol.messages import Message
@@ -96,11 +104,13 @@ def test_a_stock_client_hears_nothing_else() -> None:
 # --- batched_responses ------------------------------------------------------------------------------------
 
 
-def a_batched_client() -> tuple[BatchedClient, ClientFlusher, list[Any]]:
+def a_batched_client(
+    *extensions: str,
+) -> tuple[RemoteClient, ClientFlusher, list[Any]]:
     transport: Any = FakeTransport()
     flusher = ClientFlusher()
-    extensions = frozenset({"batched_responses", "engine_errors", "progress"})
-    return BatchedClient(transport, extensions, flusher), flusher, transport.sent
+    asked = frozenset({"batched_responses", "engine_errors", *(extensions or ("progress",))})
+    return BatchedClient(transport, asked, flusher), flusher, transport.sent
 
 
 def test_the_answers_of_one_turn_travel_together() -> None:
@@ -150,3 +160,46 @@ def test_progress_comes_before_the_answer() -> None:
     client.deliver(job, codec.output_entry("ours", {}))
     flusher.flush()
     assert [type(message) for message in sent] == [ProgressReport, WorkerResponse]
+
+
+# --- typed_arrays -----------------------------------------------------------------------------------------
+
+
+def an_entry(vector: array[float]) -> bytes:
+    raw = codec.encode_value(
+        {"type": "worker_output", "output": [{"id": "ours", "v": vector}]}, typed_arrays=True
+    )
+    message = codec.decode(raw)
+    assert isinstance(message, WorkerOutput)
+    return message.entries[0][1]
+
+
+VECTOR = array("f", [0.5, 2.0])
+TYPED = cbor2.CBORTag(85, VECTOR.tobytes())
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize(("asked", "expected"), [("typed_arrays", TYPED), ("progress", [0.5, 2.0])])
+def test_typed_arrays_are_lists_for_who_did_not_ask(asked: str, expected: object, batched: bool) -> None:
+    client, flusher, sent = a_batched_client(asked, "progress")
+    if not batched:
+        client, sent = a_client(asked, "progress")
+    client.report(a_job(client), an_entry(VECTOR))
+    client.deliver(a_job(client), an_entry(VECTOR))
+    flusher.flush()
+    report, response = sent
+    assert report.progress == {"v": expected}
+    assert response.output == {"id": "ours", "v": expected}
+
+
+@pytest.mark.parametrize("asked", ["typed_arrays", "progress"])
+def test_more_numbers_than_lists_may_have_are_for_who_asked(asked: str) -> None:
+    client, sent = a_client(asked, "progress", "engine_errors")
+    entry = an_entry(array("f", bytes(4_000_000)))
+    assert client.report(a_job(client), entry)
+    client.deliver(a_job(client), entry)
+    if asked == "typed_arrays":
+        assert [type(message) for message in sent] == [ProgressReport, WorkerResponse]
+    else:
+        (response,) = sent
+        assert response.output["error_kind"] == "result_too_large"

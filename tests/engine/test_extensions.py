@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 import trio
 
@@ -652,6 +653,33 @@ async def test_whoever_is_waiting_when_the_engine_stops_is_told(autojump_clock: 
         await fabric.engine.stop(grace=0)
         await client.wait_lost()
         assert [kind for _, kind in kinds(client)] == ["engine_stopped"] * 2
+
+
+# --- typed_arrays -------------------------------------------------------------------------------------------
+
+
+async def test_an_entry_with_a_broken_typed_array_is_nobodys_and_its_neighbours_count(
+    autojump_clock: MockClock,
+) -> None:
+    """P-61, P-23."""
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "typed_arrays", "progress", max_batch_size=2)
+        client = await extended_client(fabric, "typed_arrays", "progress")
+        stock = await extended_client(fabric)
+        for one in (client, stock):
+            one.submit("t", {"n": 0}, {"n": 1})
+        jobs = [*await worker.receive_batch(), *await worker.receive_batch()]
+        broken = cbor2.CBORTag(85, b"12345")
+        for kind, field in (("worker_progress", "progress"), ("worker_output", "output")):
+            entries = [{"id": job.job_id, "v": broken if job.input["n"] else "good"} for job in jobs]
+            worker.send(codec.encode_value({"type": kind, field: entries}))
+        await wait_until_idle()
+        assert [output["v"] for one in (client, stock) for _, output in one.outputs] == ["good", "good"]
+        assert fabric.engine.statistics().outputs_dropped == 2
+        assert fabric.engine.statistics().progress == 2
+        worker.answer([job for job in jobs if job.input["n"]])
+        await wait_until_idle()
+        assert [len(one.outputs) for one in (client, stock)] == [2, 2]
 
 
 # --- all of it at once --------------------------------------------------------------------------------------

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+from array import array
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 import trio
 
 from orbtrio.errors import InvalidMessage, JobFailed, JobRefused, JobTimedOut
+from orbtrio.protocol import codec
 from orbtrio.testing import open_fabric, wait_until_idle
 from tests.engine.extended import extended_worker
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from orbtrio.protocol.messages import BatchJob
     from orbtrio.testing import FakeWorker
 
 
@@ -54,6 +58,73 @@ async def test_progress_of_a_job_that_nobody_watches_is_let_go(autojump_clock: M
             worker.report(job, percent=50)
             worker.answer(job)
         assert outputs == [{"echo": {"x": 1}}]
+
+
+# --- Arrays -------------------------------------------------------------------------------------------------
+
+VECTOR = [0.5 * number for number in range(20)]
+
+
+def answer_with(worker: FakeWorker, job: BatchJob, vector: Any) -> None:
+    for kind, field in (("worker_progress", "progress"), ("worker_output", "output")):
+        entry = {"id": job.job_id, "v": vector}
+        worker.send(codec.encode_value({"type": kind, field: [entry]}, typed_arrays=True))
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+async def test_vectors_are_lists_or_arrays_as_the_caller_likes(
+    autojump_clock: MockClock, asked: bool, arrays: bool
+) -> None:
+    """P-61. Tags of workers that did not ask are tags like any other, except for who wants arrays."""
+    single, double = array("f", VECTOR), array("d", VECTOR)
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", *(["typed_arrays"] if asked else []))
+        outputs: list[Any] = []
+
+        async def submit() -> None:
+            outputs.append(await fabric.engine.submit("t", {}, arrays=arrays))
+
+        async def stream() -> None:
+            reports = fabric.engine.stream("t", {}, arrays=arrays)
+            outputs.extend([piece async for piece in reports])
+            outputs.append(reports.output)
+
+        for vector in (single, VECTOR):
+            outputs.clear()
+            for call, count in ((submit, 1), (stream, 3)):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call)
+                    (job,) = await worker.receive_batch()
+                    answer_with(worker, job, vector)
+                assert len(outputs) == count
+            expected: Any = VECTOR
+            if arrays:
+                expected = single if vector is single else double
+            elif vector is single and not asked:
+                expected = cbor2.CBORTag(85, single.tobytes())
+            assert [output["v"] for output in outputs] == [expected] * 3
+            assert all(type(output["v"]) is type(expected) for output in outputs)
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+async def test_a_result_may_be_too_much_as_a_list(autojump_clock: MockClock, arrays: bool) -> None:
+    async with open_fabric() as fabric:
+        worker = await extended_worker(fabric, "progress", "typed_arrays")
+        pieces: list[Any] = []
+
+        async def stream() -> None:
+            reports = fabric.engine.stream("t", {}, arrays=arrays)
+            try:
+                pieces.extend([len(piece["v"]) async for piece in reports])
+            except JobRefused as error:
+                pieces.append(error.kind)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream)
+            (job,) = await worker.receive_batch()
+            answer_with(worker, job, array("f", bytes(4_000_000)))
+        assert pieces == ([1_000_000] if arrays else ["result_too_large"])
 
 
 # --- Streams ------------------------------------------------------------------------------------------------

@@ -76,8 +76,10 @@ def test_what_is_no_number_stays_none() -> None:
 
 
 def test_bytes_that_are_no_whole_numbers_are_no_array() -> None:
-    with pytest.raises(ValueError, match="multiple"):
-        arrays.as_array(85, b"12345")
+    assert arrays.is_whole(85, b"1234")
+    assert arrays.is_whole(86, b"")
+    for tag, content in ((85, b"12345"), (86, b"1234"), (85, [1.0]), (85, "1234"), (81, None)):
+        assert not arrays.is_whole(tag, content)
 
 
 # --- Entries ----------------------------------------------------------------------------------------------
@@ -165,6 +167,7 @@ def test_messages_that_end_within_a_typed_array_are_refused() -> None:
 )
 def test_arrays_are_encoded_as_they_lie_in_memory_or_as_lists(value: Any, tag: int) -> None:
     floats = list(map(float, value))
+    assert arrays.is_array(value)
     assert arrays.array_item(value, typed=True) == cbor2.dumps(typed(tag, floats))
     assert arrays.array_item(value, typed=False) == cbor2.dumps(floats)
 
@@ -196,12 +199,12 @@ def test_transposed_arrays_are_what_they_look_like() -> None:
 )
 def test_other_arrays_are_refused_with_what_to_do(value: Any, problem: str) -> None:
     with pytest.raises(InvalidMessage, match=f"cannot be encoded: {problem}"):
-        arrays.array_item(value, typed=True)
+        arrays.is_array(value)
 
 
 def test_what_has_no_memory_to_lend_is_no_array() -> None:
-    with pytest.raises(TypeError):
-        arrays.array_item(object(), typed=True)
+    assert not arrays.is_array(object())
+    assert not arrays.is_array({1, 2})
 
 
 # --- Lists that arrive ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import datetime
 import decimal
 import gc
 import time
+from array import array
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -739,6 +740,103 @@ def test_tags_of_another_peer_pass_through_a_program() -> None:
         "e": cbor2.CBORSimpleValue(3),
     }
     assert codec.output_entry("a", value)
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------
+
+VECTOR: Final = [0.5 * number for number in range(20)]
+ARRAYS: Final = EXTENSIONS
+STOCK: Final = EXTENSIONS - {"typed_arrays"}
+
+
+def output(value: Any, kind: str = "worker_output", field: str = "output", **more: Any) -> bytes:
+    return codec.encode_value({"type": kind, field: [{"id": "x", "value": value, **more}]}, typed_arrays=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [("worker_output", "output"), ("worker_progress", "progress")], ids=str
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_entries_with_typed_arrays_are_for_who_agreed_on_them(kind: str, field: str, late: bool) -> None:
+    raw = output(array("f", VECTOR), kind, field)
+    if late:
+        raw = b"\xa3\x60\x78\x64" + b"-" * 100 + raw[1:]
+    message = codec.decode(raw, extensions=ARRAYS)
+    assert isinstance(message, WorkerOutput | WorkerProgress)
+    [(_, entry)] = message.entries
+    assert b"\xd8\x55" in entry
+    assert codec.without_typed_arrays(entry) == cbor2.dumps({"id": "x", "value": VECTOR})
+    message = codec.decode(raw, extensions=STOCK)
+    assert isinstance(message, WorkerOutput | WorkerProgress)
+    assert message.entries == [("x", entry)]
+    assert codec.without_typed_arrays(message.entries[0][1]) == entry  # a tag like any other
+
+
+def test_a_long_error_is_cut_beside_typed_arrays() -> None:
+    message = codec.decode(output(array("f", VECTOR), error="e" * 10_000), extensions=ARRAYS)
+    assert isinstance(message, WorkerOutput)
+    plain = codec.without_typed_arrays(message.entries[0][1])
+    assert cbor2.loads(plain or b"") == {"id": "x", "value": VECTOR, "error": "e" * 8192}
+
+
+@pytest.mark.parametrize("numbers", [1_000_000, 2_000_000])
+def test_more_numbers_than_a_message_may_have_are_no_list(numbers: int) -> None:
+    message = codec.decode(output(array("f", bytes(4 * numbers))), extensions=ARRAYS)
+    assert isinstance(message, WorkerOutput)
+    assert codec.without_typed_arrays(message.entries[0][1]) is None
+    message = codec.decode(output(array("f", bytes(4 * 900_000))), extensions=ARRAYS)
+    assert isinstance(message, WorkerOutput)
+    assert len(codec.without_typed_arrays(message.entries[0][1]) or b"") > 9 * 900_000
+
+
+@pytest.mark.parametrize("size", [20, 20_000])
+def test_vectors_arrive_as_lists_or_as_arrays(size: int) -> None:
+    vector = [0.5 * number for number in range(size)]
+    doubles, singles = array("d", vector), array("f", vector)
+    wire = {"list": vector, "tag": singles, "deep": [{"list": vector}], "short": [0.5], "mixed": [*VECTOR, 1]}
+    raw = codec.encode_value(wire, typed_arrays=True)
+    tag = cbor2.CBORTag(85, singles.tobytes())
+    assert codec.decode_item(raw) == {**wire, "tag": tag}
+    found = codec.decode_item(raw, typed_arrays=True)
+    assert found == {**wire, "list": doubles, "deep": [{"list": doubles}]}
+    assert (found["list"].typecode, found["tag"].typecode) == ("d", "f")
+    response = codec.response_head("job") + raw
+    message = codec.decode(response, unwrap_typed_arrays=True, typed_arrays=True)
+    assert same(message, WorkerResponse("job", found))
+    assert same(codec.decode(response, unwrap_typed_arrays=True), WorkerResponse("job", {**wire, "tag": tag}))
+
+
+def test_lists_of_mixed_widths_are_arrays_too() -> None:
+    raw = cbor2.dumps([*VECTOR, float("inf")])
+    assert b"\xf9" in raw
+    assert codec.decode_item(b"\x81" + raw, typed_arrays=True) == [array("d", [*VECTOR, float("inf")])]
+    assert codec.decode_item(raw, typed_arrays=True) == [*VECTOR, float("inf")]  # not in anything
+    assert codec.decode_item(b"\x05", typed_arrays=True) == 5
+
+
+@pytest.mark.parametrize("content", [b"12345", "text", [1.0, 2.0], None])
+def test_tags_of_arrays_on_anything_else_stay_tags(content: Any) -> None:
+    """A stock worker may mean what it likes by them."""
+    tag = cbor2.CBORTag(85, content)
+    assert codec.decode_item(cbor2.dumps({"x": tag}), typed_arrays=True) == {"x": tag}
+
+
+@given(cbor_values())
+def test_gathering_lists_changes_nothing_else(value: Any) -> None:
+    wire = {"vector": VECTOR, "value": value}
+    raw = codec.encode_value(wire)
+    assert codec._load(raw, codec._ENDPOINT_TAGS).keys() == wire.keys()
+    assert codec._load(raw, codec._ENGINE_TAGS) == wire
+
+
+@pytest.mark.parametrize("behind", [b"\x00", b"\xff", b"\xfb"])
+def test_what_is_wrong_beside_a_long_list_is_found(behind: bytes) -> None:
+    raw = cbor2.dumps({"vector": VECTOR})
+    for broken_raw in (raw + behind, raw[:-1], b"\xa2" + raw[1:] + raw[1:], b"\xa2" + raw[1:] + b"\x41a\x01"):
+        with pytest.raises(DecodeError):
+            codec.decode_item(broken_raw)
+        with pytest.raises(DecodeError):
+            codec.decode_item(broken_raw, typed_arrays=True)
 
 
 # --- Time -------------------------------------------------------------------------------------------------

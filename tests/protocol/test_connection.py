@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
@@ -314,3 +315,17 @@ def test_peers_get_the_bytes_of_typed_arrays_and_the_engine_passes_them_on() -> 
     message = connection_in(CLIENT, Side.PEER).receive(response)
     assert isinstance(message, WorkerResponse)
     assert message.output == {"x": b"\x00"}
+
+
+def test_a_client_that_asks_for_typed_arrays_gets_arrays() -> None:
+    vector = [0.5] * 20
+    single = cbor2.CBORTag(85, array("f", vector).tobytes())
+    output = {"double": vector, "single": single}
+    response = cbor2.dumps({"type": "worker_response", "job_id": "a", "output": output})
+    for extensions in ([], ["typed_arrays"]):
+        client = Connection(Side.PEER)
+        client.send(RegisterClient(extensions=extensions))
+        message = client.receive(response)
+        assert isinstance(message, WorkerResponse)
+        arrays = {"double": array("d", vector), "single": array("f", vector)}
+        assert message.output == (arrays if extensions else output)
