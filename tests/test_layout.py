@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # Whoever else needs one of these libraries asks a module that knows it. Trio and attrs are everybody's.
 KNOWN_BY: Final = {
     "PIL": {"orbtrio.client._program_pictures", "orbtrio.drawing"},
-    "cbor2": {"orbtrio.protocol.codec"},
+    "cbor2": {"orbtrio.protocol.codec", "orbtrio.protocol.values"},
     "click": {
         "orbtrio._settings",
         "orbtrio.client.__main__",
