@@ -157,6 +157,13 @@ async def stream_pair(kind: Kind) -> StreamPair:
         return client, await listener.accept()
 
 
+def usual_limits() -> TransportLimits:
+    """Those of virtual time. By the real clock a busy machine gets all the time that a test has."""
+    if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        return TransportLimits()
+    return TransportLimits(handshake_timeout=50, close_timeout=50)
+
+
 @asynccontextmanager
 async def server_and_peer(
     kind: Kind,
@@ -171,6 +178,7 @@ async def server_and_peer(
 
     The client hangs up first, so that nobody waits for its close frame, unless it is to `stay`.
     """
+    limits = limits or usual_limits()
     theirs, ours = streams or await stream_pair(kind)
     peer = RawPeer(theirs)
     opening = open_server_transport(ours, REQUEST + pipelined, peer="peer", limits=limits, flusher=flusher)
@@ -218,6 +226,7 @@ async def both_ends(
     kind: Kind, limits: TransportLimits | None = None
 ) -> AsyncIterator[tuple[Transport, Transport]]:
     """A client's and a server's transport, connected to each other."""
+    limits = limits or usual_limits()
     theirs, ours = await stream_pair(kind)
 
     async def open_stream() -> trio.abc.Stream:

@@ -215,7 +215,8 @@ async def test_peer_that_breaks_the_rules_is_told_which(kind: Kind, data: bytes,
 async def test_peer_hears_why_while_it_still_sends_the_message_too_large(kind: Kind) -> None:
     # B-16. The frame is never buffered, the close frame is not lost in a reset.
     size = 2 << 20
-    async with server_and_peer(kind, TransportLimits(max_message_bytes=1000)) as (transport, peer):
+    limits = TransportLimits(max_message_bytes=1000, close_timeout=50)
+    async with server_and_peer(kind, limits) as (transport, peer):
 
         async def send() -> None:
             data = memoryview(frame(b"", declared=size) + bytes(size) + BYE)
