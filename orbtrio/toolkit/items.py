@@ -185,7 +185,7 @@ class Item:
                 self._end(Complete())
             case Nothing():
                 self._end(Ignored())
-            case Failure():
+            case _:
                 self._fail(verdict)
         self.on_change()
 

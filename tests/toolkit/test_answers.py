@@ -79,7 +79,7 @@ def test_json_that_is_too_deep_is_a_failure() -> None:
     ("value", "estimate"),
     [(7200, 7200), (1.5, 1.5), ("60", 60), (0, 0), (-5, 0), (None, 0), ([], 0), ("soon", 0)],
 )
-def test_et_95_et_96_the_estimate_makes_an_acknowledgement(
+def test_et_95_96_the_estimate_makes_an_acknowledgement(
     task: TaskInput, value: object, estimate: float
 ) -> None:
     answer = body({"estimatedProcessingTimeInSeconds": value, "series": []})
@@ -94,7 +94,7 @@ def test_et_96_an_estimate_that_is_no_time_is_none(number: bytes) -> None:
 
 @pytest.mark.parametrize("task", [STREAM, BATCH, TRAINING])
 @pytest.mark.parametrize("answer", [b"", b"  \n", b"ok", b'{"message": "thanks"}', body(VTN)])
-def test_et_34_et_129_any_200_of_an_asynchronous_engine_is_an_acknowledgement(
+def test_et_34_129_any_200_of_an_asynchronous_engine_is_an_acknowledgement(
     task: TaskInput, answer: bytes
 ) -> None:
     assert judge(200, "text/html", answer, task) == Ack(0)

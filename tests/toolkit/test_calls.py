@@ -155,6 +155,38 @@ async def test_connections_to_the_engine_are_kept_and_proxies_not_asked(
     nursery.cancel_scope.cancel()
 
 
+async def test_cancelling_leaves_nothing_of_a_call_that_is_still_sending(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    with (tmp_path / "chunk").open("wb") as file:
+        file.truncate(50_000_000)
+    began = trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1)
+        began.set()
+        await trio.sleep_forever()
+
+    async def send() -> None:
+        item = Item(TaskInput(), now=trio.current_time())
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/process"
+        async with open_engine_client(1) as client:
+            with scope:
+                await call_engine(client, url, [], tmp_path / "chunk", item=item, max_bytes=10)
+
+    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    before = len(os.listdir("/proc/self/fd"))
+    async with trio.open_nursery() as calls:
+        scope = trio.CancelScope()
+        calls.start_soon(send)
+        await began.wait()
+        scope.cancel()
+    assert scope.cancelled_caught
+    # The engine's end of the connection is all that is left; a generator that is left would be a warning.
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    nursery.cancel_scope.cancel()
+
+
 def attempt_of(
     engine_type: str, verdict: Verdict, delay: float = 0.0
 ) -> tuple[Item, Callable[[], Awaitable[Verdict]]]:

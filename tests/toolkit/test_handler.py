@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ async def succeed(call: Call) -> httpx2.Response:
     return response(200, {"words": ["this"]})
 
 
-async def test_et_68_et_94_a_chunk_goes_through(
+async def test_et_12_38_68_94_a_chunk_goes_through(
     autojump_clock: MockClock, start: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "chunk").write_bytes(b"jpeg")
@@ -59,7 +60,7 @@ async def test_et_68_et_94_a_chunk_goes_through(
     assert len(engine.open_items) == 0
 
 
-async def test_et_81_to_84_urls_are_the_attempts_own(autojump_clock: MockClock, start: Start) -> None:
+async def test_et_81_82_83_84_urls_are_the_attempts_own(autojump_clock: MockClock, start: Start) -> None:
     async def fail_twice(call: Call) -> httpx2.Response:
         return response(500 if call.number < 2 else 204)
 
@@ -72,7 +73,7 @@ async def test_et_81_to_84_urls_are_the_attempts_own(autojump_clock: MockClock, 
     assert engine.calls[0].fields["externalCallbackWebhook"].startswith("http://127.0.0.1:1234/external/")
 
 
-async def test_et_88_89_90_directories_are_there_before_the_call(
+async def test_et_88_89_90_133_directories_are_there_before_the_call(
     autojump_clock: MockClock, start: Start
 ) -> None:
     async def look(call: Call) -> httpx2.Response:
@@ -89,6 +90,10 @@ async def test_et_88_89_90_directories_are_there_before_the_call(
     }
     for name in output["output"]:
         assert await trio.Path(engine.calls[0].fields[name]).is_dir()
+    # What another task shares with this one, and what not.
+    await engine.handler(Job({"payload": {"libraryId": "lib1", "libraryEngineModelId": "lem1"}}))
+    same = {name for name in output["output"] if len({call.fields[name] for call in engine.calls}) == 1}
+    assert same == {"engineDir", "libraryModelDirectory"}
 
 
 @pytest.mark.parametrize("token", [None, "ct"])
@@ -101,7 +106,7 @@ async def test_et_93_the_controllers_token_is_passed_on(
 
 
 @pytest.mark.parametrize(("has_keys", "url"), [(False, None), (True, "http://127.0.0.1:1234")])
-async def test_et_92_et_138_the_url_of_keys_is_there_if_they_are(
+async def test_et_92_138_the_url_of_keys_is_there_if_they_are(
     autojump_clock: MockClock, start: Start, has_keys: bool, url: str | None
 ) -> None:
     engine = start(succeed, {"has_keys": has_keys})
@@ -118,7 +123,7 @@ async def test_et_121_metadata_reaches_the_engine(autojump_clock: MockClock, sta
 # Where the input comes from.
 
 
-async def test_et_69_et_77_a_streams_input_is_not_sent_but_served(
+async def test_et_69_77_a_streams_input_is_not_sent_but_served(
     autojump_clock: MockClock, start: Start, tmp_path: Path
 ) -> None:
     async def acknowledge(call: Call) -> httpx2.Response:
@@ -154,7 +159,7 @@ async def test_et_69_a_job_without_input_has_neither_file_nor_address(
     assert (engine.calls[0].chunk, engine.calls[0].fields["cacheURI"]) == (None, "")
 
 
-async def test_et_30_a_chunk_that_lies_elsewhere_is_fetched_sent_and_deleted(
+async def test_et_06_30_a_chunk_that_lies_elsewhere_is_fetched_sent_and_deleted(
     autojump_clock: MockClock, start: Start
 ) -> None:
     served: list[Path | None] = []
@@ -168,6 +173,8 @@ async def test_et_30_a_chunk_that_lies_elsewhere_is_fetched_sent_and_deleted(
     assert (await engine.handler(Job({"cacheURI": "https://there/chunk"})))["status"] == "complete"
     assert engine.fetched == ["https://there/chunk"]
     assert [call.chunk for call in engine.calls] == [b"fetched", b"fetched"]
+    # The engine hears nothing of where it came from.
+    assert not any("//there" in value for value in engine.calls[0].fields.values())
     assert served[0] is not None
     assert served[0] == served[1]
     assert not await trio.Path(served[0]).exists()
@@ -381,7 +388,7 @@ async def test_results_that_are_too_large_together_are_counted(
     assert [report["kind"] for report in reports] == ["result"] * 3 + ["heartbeat"]
 
 
-async def test_et_42_heartbeats_and_results_are_reported_as_they_come(
+async def test_et_33_44_45_heartbeats_and_results_are_reported_as_they_come(
     autojump_clock: MockClock, start: Start
 ) -> None:
     async def work(call: Call) -> httpx2.Response:
@@ -441,6 +448,7 @@ async def test_et_99_complete_in_the_middle_of_a_synchronous_call(
     assert engine.calls[0].beat() is GONE
 
 
+PAYLOAD: Final = {"mode": "library-train", "libraryId": "lib1", "libraryEngineModelId": "lem1"}
 ORDERS: Final = ("ack first", "complete first", "result first")
 ENDINGS: Final = ("complete", "failed", "silent", "late")
 
@@ -473,7 +481,7 @@ def expected(order: str, engine_type: str, ending: str) -> tuple[str, int]:
 @pytest.mark.parametrize(
     ("order", "engine_type", "ending"), list(product(ORDERS, ("chunk", "stream", "batch"), ENDINGS))
 )
-async def test_et_32_35_95_130_orders_of_acknowledgement_result_and_end(
+async def test_et_08_32_35_37_95_130_orders_of_acknowledgement_result_and_end(
     autojump_clock: MockClock, start: Start, nursery: trio.Nursery, order: str, engine_type: str, ending: str
 ) -> None:
     late: list[Reception] = []
@@ -540,7 +548,7 @@ async def test_et_41_a_synchronous_call_needs_no_heartbeats(autojump_clock: Mock
 
 
 @pytest.mark.parametrize("engine_type", ["chunk", "stream"])
-async def test_et_129_training_is_acknowledged_without_a_chunk(
+async def test_et_128_129_131_training_is_acknowledged_without_a_chunk(
     autojump_clock: MockClock, start: Start, engine_type: str
 ) -> None:
     async def train(call: Call) -> httpx2.Response:
@@ -556,11 +564,13 @@ async def test_et_129_training_is_acknowledged_without_a_chunk(
     async with trio.open_nursery() as background:
         engine = start(train)
         begin = trio.current_time()
-        result = await engine.handler(
-            Job({"engineType": engine_type, "payload": {"mode": "library-train", "libraryId": "lib1"}})
-        )
+        result = await engine.handler(Job({"engineType": engine_type, "payload": PAYLOAD}))
         assert result == {"status": "complete", "outputs": []}
         assert trio.current_time() - begin == pytest.approx(100)
+        (call,) = engine.calls
+        assert json.loads(call.fields["payload"]) == PAYLOAD
+        assert (call.fields["libraryId"], call.fields["libraryEngineModelId"]) == ("lib1", "lem1")
+        assert await trio.Path(call.fields["libraryModelDirectory"]).is_dir()
 
 
 async def test_et_85_max_ttl_bounds_the_call(autojump_clock: MockClock, start: Start) -> None:

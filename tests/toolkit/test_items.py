@@ -50,7 +50,7 @@ def test_tokens_are_the_attempts_own() -> None:
     assert not any(token in repr(one) for token in tokens)
 
 
-def test_et_31_et_94_the_response_is_the_output() -> None:
+def test_et_31_94_the_response_is_the_output() -> None:
     item = make(task_id="task1")
     item.answered(Output(({"output": {"series": []}}, {"mimeType": "image/png", "output": b"png"})), 1001)
     assert item.outcome == Complete()

@@ -108,7 +108,7 @@ def test_none_stands_for_what_is_not_there(parse: Callable[[object], TaskInput])
 
 
 @pytest.mark.parametrize("text", ['{"a": 1.0,  "b":"ä"}', "{}", ' {"n": 12345678901234567890}'])
-def test_et_80_payload_that_is_text_is_kept_to_the_byte(
+def test_et_40_80_payload_that_is_text_is_kept_to_the_byte(
     parse: Callable[[object], TaskInput], text: str
 ) -> None:
     assert parse({"payload": text}).payload_text == text
@@ -147,7 +147,7 @@ def test_et_86_87_internal_ids_default_to_the_authors(parse: Callable[[object], 
     assert (task.internal_job_id, task.internal_task_id) == ("job1", "task1")
 
 
-def test_et_91_et_125_metadata_becomes_text(parse: Callable[[object], TaskInput]) -> None:
+def test_et_91_125_metadata_becomes_text(parse: Callable[[object], TaskInput]) -> None:
     metadata = {"a": "as is", "b": 5, "c": 1.5, "d": True, "e": None, "f": {"g": ["h"]}, "i": ""}
     assert parse({"metadata": metadata}).metadata == {
         "a": "as is",

@@ -79,7 +79,7 @@ WIRE_SAMPLE: Final = [
 ]
 
 
-async def test_et_68_to_80_golden_wire(tmp_path: Path) -> None:
+async def test_et_07_68_69_70_71_72_73_74_75_76_77_78_79_80_golden_wire(tmp_path: Path) -> None:
     chunk = tmp_path / "any name.jpg"
     chunk.write_bytes(JPEG)
     item = make_item(
