@@ -92,7 +92,7 @@ async def test_a_slow_reader_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     gate = threading.Event()
 
     def write(data: bytes) -> int:
-        gate.wait(10)
+        gate.wait(50)
         return len(data)
 
     writer, said = Writer(write=write), 0

@@ -273,12 +273,12 @@ def serving(secret: str, data_home: Path) -> Iterator[str]:
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), name="stock engine")
     thread.start()
     try:
-        if not ready.wait(10):
+        if not ready.wait(50):
             raise TimeoutError("the stock engine did not start")
         yield url
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(50)
         loop.close()
 
 

@@ -197,7 +197,10 @@ async def test_flusher_writes_each_connection_once() -> None:
 )
 async def test_peer_that_breaks_the_rules_is_told_which(kind: Kind, data: bytes, code: int) -> None:
     # B-14 to B-17 and B-20, with messages before and behind.
-    async with server_and_peer(kind, TransportLimits(max_message_bytes=1000)) as (transport, peer):
+    async with server_and_peer(kind, TransportLimits(max_message_bytes=1000, close_timeout=50)) as (
+        transport,
+        peer,
+    ):
         await peer.send(frame(b"good"), data, frame(b"ignored"))
         assert await receive_all(transport, 1) == [b"good"]
         error = await refused(transport)
@@ -405,7 +408,10 @@ async def test_reset_is_noticed_by_a_write() -> None:
 @kinds
 async def test_last_words_are_heard_after_a_write_has_failed(kind: Kind) -> None:
     # F-05. A peer that refuses us may close TCP before it has read everything: that must not hide why.
-    async with server_and_peer(kind, TransportLimits(max_buffered_bytes=1 << 30)) as (transport, peer):
+    async with server_and_peer(kind, TransportLimits(max_buffered_bytes=1 << 30, close_timeout=50)) as (
+        transport,
+        peer,
+    ):
         transport.send(b"never read")
         await transport.wait_sent()
         await peer.send(frame(b"result"), frame(close_payload(1008, "why"), CLOSE))

@@ -425,7 +425,7 @@ def websockets_server() -> Iterator[int]:
     def echo(connection: websockets.sync.server.ServerConnection) -> None:
         for message in connection:
             if message == b"ping":
-                assert connection.ping(b"from the server").wait(5)
+                assert connection.ping(b"from the server").wait(50)
             if message == b"close":
                 connection.close(4000, "as you like")
                 return
@@ -468,7 +468,7 @@ def use_websockets_client(port: int) -> tuple[list[int], int, str]:
         # Fragments.
         client.send(iter([b"one", b"", b"message"]))
         assert client.recv() == b"onemessage"
-        assert client.ping(b"are you there?").wait(5)
+        assert client.ping(b"are you there?").wait(50)
         client.send("text")
         with pytest.raises(websockets.exceptions.ConnectionClosed) as caught:
             client.recv()

@@ -21,7 +21,7 @@ def test_in_a_checkout_the_workers_are_its_own_from_everywhere(tmp_path: Path) -
     (tmp_path / "workers" / "__init__.py").write_text("raise SystemExit('somebody else')")
     command = [sys.executable, "-m", "orbtrio.worker.launcher", "motion_energy", "--help"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=55)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: python -m workers.motion_energy [OPTIONS]")
 
@@ -32,7 +32,7 @@ def test_installed_the_workers_are_orbtrio_s(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "workers", tmp_path / "orbtrio_workers")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "orbtrio.worker.launcher"]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=55)
     assert done.returncode == 0, done.stderr
     assert "orbtrio-worker TYPE" in done.stdout
 
