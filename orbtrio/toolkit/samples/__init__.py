@@ -1,0 +1,4 @@
+"""Engines to begin with: `words` in Python, ``lines.js`` in JavaScript, ``size.sh`` in shell.
+
+The latter two use nothing of ours: what they show is that any program that answers HTTP will do.
+"""
