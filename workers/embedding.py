@@ -92,7 +92,7 @@ class Embedder:
         """Embed a batch of what `prepare` returned.
 
         Returns:
-            For each ``embedding``, ``(D,)`` floats of Euclidean length 1, and ``shape``, ``[D]``.
+            For each ``embedding``, ``(D,)`` of float32, of Euclidean length 1, and ``shape``, ``[D]``.
         """
         queries = {place: one.text for place, one in enumerate(wanted) if isinstance(one, Text) and one.query}
         passages = {
@@ -103,7 +103,8 @@ class Embedder:
 
         def add(places: Iterable[int], vectors: Vectors) -> None:
             for place, vector in zip(places, vectors, strict=True):
-                results[place] = {"embedding": vector.tolist(), "shape": list(vector.shape)}
+                # As the array that it is: nobody needs a Python object for each number.
+                results[place] = {"embedding": vector, "shape": list(vector.shape)}
 
         if queries:
             add(queries, self._model.encode_texts(list(queries.values()), query=True))

@@ -75,6 +75,7 @@ async def connect(
     open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     limits: ClientLimits | None = None,
+    arrays: bool = False,
 ) -> AsyncIterator[Client]:
     """Connect to an engine, and stay connected until the block is left.
 
@@ -84,6 +85,10 @@ async def connect(
         open_stream: Called for each connection in place of TCP; returns a Trio stream.
         ssl_context: For ``wss://``, if the system's authorities are not the ones to trust.
         limits: Sizes and times.
+        arrays: Vectors in outputs and pieces are to be `array.array` instead of lists: of type ``"f"`` or
+            ``"d"`` as the worker made them if it and the engine know of typed arrays, which is thirty times
+            cheaper to receive, else of type ``"d"`` for every list of 16 floats or more. ``numpy.asarray``
+            takes them without a copy.
 
     Yields:
         The client. When the block is left, whoever still waits for a job gets `ConnectionLost`.
@@ -104,7 +109,11 @@ async def connect(
             ssl_context=ssl_context,
             limits=limits.transport,
         ),
-        RegisterClient(token=token, version=_VERSION, extensions=_EXTENSIONS),
+        RegisterClient(
+            token=token,
+            version=_VERSION,
+            extensions=_EXTENSIONS | {"typed_arrays"} if arrays else _EXTENSIONS,
+        ),
         outbox,
         limits,
     )

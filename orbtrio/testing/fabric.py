@@ -118,10 +118,12 @@ class Fabric:
 
     # --- Real peers.
 
-    async def connect(self, *, token: str | None = None, limits: ClientLimits | None = None) -> Client:
+    async def connect(
+        self, *, token: str | None = None, limits: ClientLimits | None = None, arrays: bool = False
+    ) -> Client:
         """A client, as `orbtrio.connect` makes it."""
         dialer = _Dialer(self.open_link)
-        connection = connect(_URL, token=token, limits=limits, open_stream=dialer)
+        connection = connect(_URL, token=token, limits=limits, arrays=arrays, open_stream=dialer)
         client: Client = await self._peers.start(_hold, connection)
         self._dialers[client] = dialer
         await wait_until_idle()

@@ -280,7 +280,7 @@ def _answered(job: Job, result: Any) -> Entry:
     if not isinstance(result, Mapping):
         return _refused(job, f"the handler returned {type(result).__name__}, not a dict")
     try:
-        entry = codec.output_entry(job.job_id, result)
+        entry = codec.output_entry(job.job_id, result, typed_arrays=job.typed_arrays)
     except InvalidMessage as error:
         return _refused(job, f"the result {one_line(error).removeprefix('output: ')}")
     except Exception as error:  # A result is a foreign object too; encoding one calls its methods.

@@ -47,9 +47,19 @@ class Job:
         job_id: The engine's name for it, for logs.
         cancelled: Nobody waits for it any more. May change at any time; to be read from any thread.
         failure: What `prepare` raised. Such a job is answered with it and gets to no handler.
+        typed_arrays: Whether the engine takes arrays of its result as they are.
     """
 
-    __slots__ = ("_report", "_reported", "cancelled", "extra", "failure", "input", "job_id")
+    __slots__ = (
+        "_report",
+        "_reported",
+        "cancelled",
+        "extra",
+        "failure",
+        "input",
+        "job_id",
+        "typed_arrays",
+    )
 
     def __init__(
         self,
@@ -57,12 +67,14 @@ class Job:
         extra: Mapping[str, Any] | None = None,
         job_id: str = "",
         report: Report | None = None,
+        typed_arrays: bool = False,
     ) -> None:
         self.input = input
         self.extra: Mapping[str, Any] = extra or _NOTHING
         self.job_id = job_id
         self.cancelled = False
         self.failure: Exception | None = None
+        self.typed_arrays = typed_arrays
         self._report = report
         self._reported = False
 
@@ -111,6 +123,7 @@ class Batch:
         message: The message they came in.
         size: Bytes that it had.
         report: Where reports of its jobs go.
+        typed_arrays: Whether the engine takes arrays of their results as they are.
 
     Attributes:
         jobs: By id, in their order. An engine that names an id twice gets one answer: a second would be for
@@ -122,8 +135,17 @@ class Batch:
 
     __slots__ = ("files", "jobs", "resources", "size")
 
-    def __init__(self, message: JobBatch, *, size: int = 0, report: Report | None = None) -> None:
-        self.jobs = {job.job_id: Job(job.input, job.extra, job.job_id, report) for job in message.jobs}
+    def __init__(
+        self,
+        message: JobBatch,
+        *,
+        size: int = 0,
+        report: Report | None = None,
+        typed_arrays: bool = False,
+    ) -> None:
+        self.jobs = {
+            job.job_id: Job(job.input, job.extra, job.job_id, report, typed_arrays) for job in message.jobs
+        }
         self.size = size
         self.resources = message.resources
         self.files: list[str] = []

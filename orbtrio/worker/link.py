@@ -95,7 +95,8 @@ class Link:
         self._files = files
         self._extensions = extensions
         self._drain_timeout = drain_timeout
-        self._outbox = Outbox(transport)
+        self._typed_arrays = "typed_arrays" in extensions
+        self._outbox = Outbox(transport, typed_arrays=self._typed_arrays)
         self._report = self._outbox.report if "progress" in extensions else None
         self._backlog = _Backlog()
         # From their arrival until they are answered, and how many of their jobs are not.
@@ -182,7 +183,7 @@ class Link:
             return ""
         if not isinstance(message, JobBatch):
             return f"skipped a {type(message).__name__}, which is nothing for a worker"
-        batch = Batch(message, size=len(raw), report=self._report)
+        batch = Batch(message, size=len(raw), report=self._report, typed_arrays=self._typed_arrays)
         self._open[batch] = len(batch.jobs)
         self._backlog.put(batch)
         if message.malformed:

@@ -53,10 +53,15 @@ class Outbox:
     """The way out of one link; to be made in the event loop.
 
     A lost link is for its reader to find and to tell; until it does, what is sent here goes nowhere.
+
+    Args:
+        transport: The link.
+        typed_arrays: Whether its engine takes arrays in reports as they are.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, *, typed_arrays: bool = False) -> None:
         self._transport = transport
+        self._typed_arrays = typed_arrays
         self._event_loop = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._lock = threading.Lock()
@@ -69,7 +74,7 @@ class Outbox:
         Raises:
             InvalidMessage: it cannot be encoded, or is larger than a message may be.
         """
-        entry = codec.progress_entry(job_id, fields)
+        entry = codec.progress_entry(job_id, fields, typed_arrays=self._typed_arrays)
         if len(entry) > MAX_ENTRY_BYTES:
             raise InvalidMessage(
                 f"the report has {len(entry)} bytes, more than the {MAX_ENTRY_BYTES} that fit"

@@ -60,7 +60,7 @@ _BATCH_SIZE: Final = 32
 _BATCHES_AT_HAND: Final = 1
 
 # What every worker of ours asks for. Messages of these go only to an engine that has announced them.
-_EXTENSIONS: Final = frozenset({"cancel", "drain", "progress"})
+_EXTENSIONS: Final = frozenset({"cancel", "drain", "progress", "typed_arrays"})
 
 # Waits between attempts, in seconds. The first is short for an engine that restarts in a blink; a refusal
 # does not heal so fast.
@@ -103,6 +103,12 @@ async def run_worker(
       place of the list it returns is that job's error and saves the second call.
     - A result that is no dict, cannot be encoded, or exceeds 16 MiB is an error; so are all of a batch if
       their number is wrong.
+
+    Vectors may stand anywhere in a result, and in what a job reports, as they are: numpy arrays,
+    `array.array` and whatever else lends its memory, of float32 or float64. To an engine that knows
+    ``typed_arrays`` they go as they lie in memory, so that ``{"embedding": vectors[0]}`` costs next to
+    nothing beside ``vectors[0].tolist()``; to any other as lists of floats. Of several dimensions, they are
+    lists of their rows. Arrays of other numbers are an error of the job: convert them.
 
     With `concurrency` above 1 and not `batched`, jobs run side by side: each begins as soon as one of so many
     slots is free, in order of arrival, and is answered as soon as it is done, whatever came with it. For this

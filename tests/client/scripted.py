@@ -184,13 +184,16 @@ async def engine_and_client(
     token: str | None = None,
     limits: ClientLimits | None = None,
     announce: Collection[str] = (),
+    arrays: bool = False,
 ) -> AsyncIterator[tuple[ScriptedEngine, ScriptedLink, Client]]:
     """A scripted engine, its first connection, and the client at the other end."""
     async with trio.open_nursery() as nursery:
         engine = ScriptedEngine(nursery)
         engine.lockstep = lockstep
         engine.announce = announce
-        async with connect(URL, open_stream=engine.open_stream, token=token, limits=limits) as client:
+        async with connect(
+            URL, open_stream=engine.open_stream, token=token, limits=limits, arrays=arrays
+        ) as client:
             yield engine, await engine.link(), client
         nursery.cancel_scope.cancel()
 

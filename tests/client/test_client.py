@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
 
     from orbtrio.client import Client
     from tests.client.scripted import ScriptedLink
+
+
+# --- Arrays ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+async def test_vectors_are_lists_or_arrays_as_the_program_likes(arrays: bool) -> None:
+    """P-61. An engine that knows of typed arrays sends them to who asked; a stock one sends lists."""
+    vector = [0.5 * number for number in range(20)]
+    async with engine_and_client(arrays=arrays) as (_, link, client), trio.open_nursery() as nursery:
+        submission = Submission(nursery, client, {})
+        [job] = await link.jobs(1)
+        assert link.registration is not None
+        assert ("typed_arrays" in link.registration.extensions) is arrays
+        link.answer(job, embedding=vector, rows=[vector], shape=[20])
+        await submission.done.wait()
+        expected: Any = array("d", vector) if arrays else vector
+        assert submission.output == {"embedding": expected, "rows": [expected], "shape": [20]}
 
 
 # --- The way there and back --------------------------------------------------------------------------------

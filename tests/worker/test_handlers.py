@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from array import array
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -678,3 +679,26 @@ async def test_sync_handler_stops_if_it_looks(looks: bool, nursery: trio.Nursery
     nursery.start_soon(cancel_and_release)
     first = {"error": "cancelled"} if looks else {"cancelled": True}
     assert await running.run() == {"a": first, "b": {"cancelled": False}}
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("typed_arrays", "encoded"), [(False, [0.5, 1.0]), (True, b"\0\0\0?\0\0\x80?")])
+@pytest.mark.parametrize("batched", [False, True])
+async def test_vectors_are_answered_as_the_engine_takes_them(
+    batched: bool, typed_arrays: bool, encoded: object
+) -> None:
+    """P-61."""
+    result = {"embedding": array("f", [0.5, 1.0]), "n": 1}
+    job = Job({}, job_id="a", typed_arrays=typed_arrays)
+    handler = (lambda given: [result]) if batched else (lambda given: result)
+    answers = await answers_of(handler, [job], batched=batched)
+    embedding = answers.fields["a"].pop("embedding")
+    assert getattr(embedding, "value", embedding) == encoded
+    assert answers.fields["a"] == {"n": 1}
+
+
+async def test_arrays_of_other_numbers_are_their_jobs_error() -> None:
+    answers = await answers_of(lambda given: {"ids": array("l", [1])}, jobs(a={}))
+    assert answers.fields["a"]["error"].startswith("the result cannot be encoded: array of format 'l'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -241,3 +242,15 @@ def test_thread_that_outlives_everything_reports_to_nobody() -> None:
     thread.start()
     thread.join()
     assert transport.sent == []
+
+
+async def test_vectors_are_reported_as_the_engine_takes_them() -> None:
+    """P-61."""
+    vector = array("f", [0.5, 1.0])
+    for typed_arrays in (False, True):
+        transport: Any = FakeTransport()
+        outbox = Outbox(transport, typed_arrays=typed_arrays)
+        outbox.report("a", {"v": vector})
+        await outbox.answer([])
+        sent = transport.sent[0]["progress"][0]["v"]
+        assert getattr(sent, "value", sent) == (vector.tobytes() if typed_arrays else [0.5, 1.0])

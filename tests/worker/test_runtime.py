@@ -82,7 +82,7 @@ async def test_registers_first_and_at_once(
                 "eager": True,
                 "max_unanswered_batches": 2,
                 "max_message_bytes": 16 * 1024 * 1024,
-                "extensions": ["cancel", "drain", "progress"],
+                "extensions": ["cancel", "drain", "progress", "typed_arrays"],
             },
         }
     assert engine.attempts == [0]

@@ -62,7 +62,11 @@ def picture(tmp_path: Path) -> Callable[[int], str]:
 
 def embed(model: TextModel, *inputs: dict[str, Any]) -> list[dict[str, Any]]:
     embedder = Embedder(model)
-    return embedder([embedder.prepare(job_input) for job_input in inputs])
+    results = embedder([embedder.prepare(job_input) for job_input in inputs])
+    for result in results:
+        assert result["embedding"].dtype == np.float32
+        result["embedding"] = result["embedding"].tolist()
+    return results
 
 
 # --- Texts --------------------------------------------------------------------------------------------------
@@ -153,4 +157,4 @@ def test_model_id_chooses_the_route(model_id: str | None, loaded: list[str | Non
     embedder = embedding.load(settings)
     assert loaded == [model_id]
     (result,) = embedder([embedder.prepare({"text": "abc"})])
-    assert result["embedding"] == [3.0, 0.0]
+    assert result["embedding"].tolist() == [3.0, 0.0]
