@@ -77,7 +77,7 @@ class ToolkitSettings:
         seconds(),
         3600.0,
         "ORB_TOOLKIT_MAX_TTL",
-        "Wait so long for an engine's results; a job may ask for less.",
+        "Wait so long for an engine's results, unless its job says otherwise.",
     )
     runtime_ttl: float | None = setting(
         seconds(),

@@ -1,7 +1,8 @@
 """A sample engine in Python: counts words, by the helper for authors.
 
-    VERITONE_WEBHOOK_READY=http://127.0.0.1:8888/readyz VERITONE_WEBHOOK_PROCESS=http://127.0.0.1:8888/process \\
-        orbtrio-toolkit --engine-id words -- python -m orbtrio.toolkit.samples.words
+    export VERITONE_WEBHOOK_READY=http://127.0.0.1:8888/readyz
+    export VERITONE_WEBHOOK_PROCESS=http://127.0.0.1:8888/process
+    orbtrio-toolkit --engine-id words -- python -m orbtrio.toolkit.samples.words
 """
 
 from __future__ import annotations
