@@ -31,14 +31,14 @@ FAULTS = {
 JOB_TIMEOUT = 3
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1500)
 def test_exactly_the_faults_of_a_stock_engine_are_named() -> None:
     command = (
         f"{sys.executable} -m orbtrio.conformance.zoo.process engine "
         f"--job-timeout {JOB_TIMEOUT} --mutants {','.join(FAULTS)}"
     )
     target = EngineTarget(Conditions(job_timeout=JOB_TIMEOUT, patience=8), command=command)
-    options = Options(seed=1, examples=20, seconds=45, shrink_seconds=0, repetitions=1)
+    options = Options(seed=1, examples=20, seconds=90, shrink_seconds=0, repetitions=1)
     try:
         calibrate(target)
         cases = [case for case in suite.all_cases().values() if case.role is Role.ENGINE]
