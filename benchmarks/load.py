@@ -23,6 +23,8 @@ __all__ = ["Load", "WrongAnswer"]
 
 # Seconds without any answer after which those that are missing count as lost.
 _PATIENCE: Final = 10.0
+# Seconds to read what has come.
+_MOMENT: Final = 0.002
 # Seconds to listen on when all jobs are answered, for answers that should not come.
 _AFTERMATH: Final = 0.03
 # Seconds that workers get to be registered. Nobody tells them that they are; the spec has silence for
@@ -86,8 +88,8 @@ class Load:
                 raise WrongAnswer("not every job was answered")
 
     def stay(self, seconds: float) -> None:
-        """Submit nothing for a while, but stay connected."""
-        self._listen(lambda: False, seconds)
+        """Submit nothing for a while, at least until all that has come is read, but stay connected."""
+        self._listen(lambda: False, max(seconds, _MOMENT))
 
     def find_stalls(self, requests: Sequence[tuple[range, bytes]]) -> tuple[float, float]:
         """Run these while somebody else pings.
@@ -124,9 +126,9 @@ class Load:
 
     def on_all_sent(self) -> None:
         """See `connections.Site`."""
-        if all(client.all_sent for client in self._clients):
-            for worker in self._workers:
-                worker.let_go()
+        # The others could wait for answers to jobs that only more jobs would push out.
+        for worker in self._workers:
+            worker.let_go()
 
     def _all_answered(self) -> bool:
         return not any(client.running for client in self._clients)

@@ -123,6 +123,10 @@ class _Subject:
         finally:
             gc.enable()
 
+    # Answer the engine's pings, while others are measured.
+    def attend(self) -> None:
+        self._load.stay(0)
+
     def last_words(self) -> None:
         self._engine.check(_DEATH)
 
@@ -181,15 +185,13 @@ class Bench:
 
     def find_stalls(self) -> None:
         """One round with pings, for the stalls."""
-        for name in list(self._subjects):
-            self._try(name, lambda subject: subject.find_stalls())
+        self._in_turn(lambda subject: subject.find_stalls())
 
     def round(self) -> None:
         """One round of each that has not failed."""
         if self._floor is not None:
             self.floors.append(self._floor.measure())
-        for name in list(self._subjects):
-            self._try(name, lambda subject: subject.measure())
+        self._in_turn(lambda subject: subject.measure())
 
     def values(self, name: str) -> dict[Measure, float]:
         """The figures of an engine for which there can be bars; NaN for those that were not measured."""
@@ -214,7 +216,14 @@ class Bench:
         except (WrongAnswer, EngineFailed, OSError) as error:
             figures.failed = str(error)
         else:
-            self._try(name, lambda subject: subject.warm_up())
+            self._in_turn(lambda subject: subject.warm_up(), (name,))
+
+    # Do something with engines; with all of them unless they are named.
+    def _in_turn(self, action: Callable[[_Subject], None], names: Sequence[str] = ()) -> None:
+        for name in names or list(self._subjects):
+            self._try(name, action)
+            for other in list(self._subjects):
+                self._try(other, lambda subject: subject.attend())
 
     # An engine that fails is out, and the others go on.
     def _try(self, name: str, action: Callable[[_Subject], None]) -> None:

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import socket
 import time
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,9 +50,15 @@ class Pinger:
         self._orders.send("start")
 
     def stop(self) -> tuple[float, float]:
-        """Stop pinging; the most seconds from a question to its answer, of the engine and of the load."""
+        """Stop pinging; the most seconds from a question to its answer, of the engine and of the load.
+
+        Raises:
+            ConnectionError: the engine hung up, or does not answer.
+        """
         self._orders.send("stop")
-        longest: tuple[float, float] = self._orders.recv()
+        longest: tuple[float, float] | str = self._orders.recv()
+        if isinstance(longest, str):
+            raise ConnectionError(longest)
         return longest
 
     def close(self) -> None:
@@ -66,15 +73,42 @@ def _serve(port: int, mirror: socket.socket, orders: Connection) -> None:
     mirror.setblocking(False)
     orders.send("connected")
     try:
-        while orders.recv() == "start":
+        while _next_order(engine, orders) == "start":
             longest = [0.0, 0.0]
             while not orders.poll(_INTERVAL):
                 for index, seconds in enumerate(_ask(engine, mirror, orders)):
                     longest[index] = max(longest[index], seconds)
             orders.recv()
             orders.send((longest[0], longest[1]))
-    except (EOFError, ConnectionError):
+    except EOFError:  # told to end
+        pass
+    except ConnectionError as error:
+        with suppress(OSError):
+            orders.send(str(error))
+    finally:
         engine.close()
+
+
+# Meanwhile the engine may ask whether this end is alive.
+def _next_order(engine: socket.socket, orders: Connection) -> str:
+    unread = b""
+    while True:
+        ready = wait([engine, orders])
+        if engine in ready:
+            data = engine.recv(4096)
+            if not data:
+                raise ConnectionError("the engine closed the pinger's connection")
+            _, controls, unread = wire.take_frames(unread + data)
+            _answer_pings(engine, controls)
+        if orders in ready:
+            order: str = orders.recv()
+            return order
+
+
+def _answer_pings(engine: socket.socket, controls: list[tuple[int, bytes]]) -> None:
+    for opcode, payload in controls:
+        if opcode == wire.PING:
+            engine.sendall(wire.frame(payload, wire.PONG))
 
 
 # Seconds that the engine and the load took to answer; 0 for a load that has stopped meanwhile and does not.
@@ -96,6 +130,7 @@ def _ask(engine: socket.socket, mirror: socket.socket, orders: Connection) -> tu
             if not data:
                 raise ConnectionError("the engine closed the pinger's connection")
             _, controls, unread = wire.take_frames(unread + data)
+            _answer_pings(engine, controls)
             if (wire.PONG, token) in controls:
                 answered[0] = now - start
                 waiting.remove(engine)

@@ -19,9 +19,9 @@ __all__ = ["HEAD", "LEGEND", "lines"]
 _BUSY: Final = 0.9
 
 HEAD: Final = (
-    f"{'':<23}{'':<11}{'CPU us/job':>10}{'(low-high)':>15}{'/floor':>7}{'/ours':>7}{'jobs/s':>9}{'batch':>6}"
+    f"{'':<24}{'':<11}{'CPU us/job':>10}{'(low-high)':>15}{'/floor':>7}{'/ours':>7}{'jobs/s':>9}{'batch':>6}"
     f"{'p50 ms':>8}{'p99':>8}{'max':>8}{'stall':>7}{'load':>6}{'RSS MB':>7}{'ceiling':>9}{'load':>6}  bars\n"
-    f"{'-' * 168}"
+    f"{'-' * 169}"
 )
 
 LEGEND: Final = """
@@ -32,7 +32,7 @@ bars: "(...)" is shown, but the ratio to the floor decides."""
 
 def lines(bench: Bench) -> list[str]:
     """The lines of one case."""
-    name = f"{bench.case.name:<23}"
+    name = f"{bench.case.name:<24}"
     result = []
     if bench.floors:
         result.append(f"{name}{'floor':<11}{_cpu(bench.floors)}")

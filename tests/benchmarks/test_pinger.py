@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import pinger, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+PING = b"\x89\x01p"
+
+
+@pytest.fixture
+def engine() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def orders() -> Iterator[tuple[Connection, Connection]]:
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_pings_of_an_engine_are_answered_while_nothing_is_measured(
+    engine: tuple[socket.socket, socket.socket], orders: tuple[Connection, Connection]
+) -> None:
+    taken: list[str] = []
+    thread = threading.Thread(target=lambda: taken.append(pinger._next_order(engine[1], orders[1])))
+    thread.start()
+    engine[0].sendall(PING)
+    assert engine[0].recv(100) == wire.frame(b"p", wire.PONG)
+    orders[0].send("start")
+    thread.join()
+    assert taken == ["start"]
+
+
+def test_an_engine_that_hangs_up_is_found(
+    engine: tuple[socket.socket, socket.socket], orders: tuple[Connection, Connection]
+) -> None:
+    engine[0].close()
+    with pytest.raises(ConnectionError, match="closed the pinger's connection"):
+        pinger._next_order(engine[1], orders[1])
+
+
+def test_a_load_that_has_stopped_is_not_waited_for(
+    engine: tuple[socket.socket, socket.socket], orders: tuple[Connection, Connection]
+) -> None:
+    reflected, mirror = socket.socketpair()
+    with reflected, mirror:
+        orders[0].send("stop")
+
+        def answer() -> None:
+            token = wire.mask(engine[0].recv(100)[6:], wire._KEY)
+            # It also asks for a pong itself, and has an old one on its way.
+            engine[0].sendall(PING + b"\x8a\x03old" + bytes((0x8A, len(token))) + token)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        seconds, own = pinger._ask(engine[1], mirror, orders[1])
+        thread.join()
+        assert seconds > 0
+        assert own == 0
+        assert engine[0].recv(100) == wire.frame(b"p", wire.PONG)
