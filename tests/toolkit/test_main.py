@@ -6,13 +6,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
 
 from orbtrio.toolkit import __main__ as program
 from orbtrio.toolkit.process import EngineUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import trio
 
 ENVIRONMENT = {
     "ENGINE_ID": "words",
