@@ -61,7 +61,7 @@ def test_et_89_engines_directory_is_the_same_for_all_instances(
     assert Directories(toolkit_settings(cache_directory=cache)).engine == directories.engine
 
 
-def test_et_90_et_131_et_133_et_134_librarys_directory_exists(directories: Directories, cache: Path) -> None:
+def test_et_90_131_133_134_librarys_directory_exists(directories: Directories, cache: Path) -> None:
     task = TaskInput(library_id="lib", library_engine_model_id="model")
     path = directories.library(task)
     assert path == cache / "1" / "libraries" / "lib" / "model"

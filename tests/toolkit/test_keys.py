@@ -100,7 +100,7 @@ async def serving_keys(store: KeyStore, *names: str, **options: Any) -> AsyncIte
                 stop.set()
 
 
-async def test_et_141_et_142_et_145_et_146_what_is_posted_is_got(redis: int) -> None:
+async def test_et_141_142_145_146_what_is_posted_is_got(redis: int) -> None:
     async with open_keys("127.0.0.1", redis) as store, serving_keys(store, "one") as keys:
         posted = await keys.post("/keys/jone/key", b"of the job")
         assert (posted.status, posted.body, posted.headers["content-length"]) == (200, b"", "0")
@@ -138,7 +138,7 @@ async def test_et_145_values_are_binary_and_keep_their_type(redis: int) -> None:
         ("/keys/tt-j1/k", b"et:t:t-j1:k"),
     ],
 )
-async def test_et_141_et_142_a_key_is_one_decoded_segment(redis: int, path: str, name: bytes) -> None:
+async def test_et_141_142_a_key_is_one_decoded_segment(redis: int, path: str, name: bytes) -> None:
     async with open_keys("127.0.0.1", redis) as store, serving_keys(store, "j1", "a:b/c") as keys:
         assert (await keys.post(path, b"here")).status == 200
         assert (await keys.get(path)).body == b"here"
@@ -153,7 +153,7 @@ async def test_ids_that_look_like_parts_of_keys_are_kept_apart(redis: int) -> No
         assert (await keys.get("/keys/ja%3Ab/c")).status == 404
 
 
-async def test_et_140_et_147_out_of_scope_looks_like_unknown(redis: int) -> None:
+async def test_et_140_147_out_of_scope_looks_like_unknown(redis: int) -> None:
     async with open_keys("127.0.0.1", redis) as store, serving_keys(store, "mine") as keys:
         await store.set(Scoped("j", "theirs", b"key"), Value(b"secret", ""))
         unknown = await keys.get("/keys/jmine/unknown")
@@ -205,7 +205,7 @@ async def test_et_140_scope_ends_with_the_attempt(redis: int) -> None:
         ("?ttlInSeconds=1&ttlInSeconds=7", 7),
     ],
 )
-async def test_et_143_et_144_time_to_live(redis: int, query: str, ttl: int) -> None:
+async def test_et_143_144_time_to_live(redis: int, query: str, ttl: int) -> None:
     assert DEFAULT_TTL == 24 * 60 * 60
     async with open_keys("127.0.0.1", redis) as store, serving_keys(store, "ttl") as keys:
         assert (await keys.post(f"/keys/jttl/key{query}")).status == 200
@@ -216,7 +216,7 @@ async def test_et_143_et_144_time_to_live(redis: int, query: str, ttl: int) -> N
 @pytest.mark.parametrize(
     "text", ["0", "-1", "", "1.5", "1e3", "%2B5", " 5", "x", "²", str(LONGEST_TTL + 1), "9" * 5000]
 )
-async def test_et_144_et_148_redis_is_not_asked_for_impossible_times(redis: int, text: str) -> None:
+async def test_et_144_148_redis_is_not_asked_for_impossible_times(redis: int, text: str) -> None:
     async with open_keys("127.0.0.1", redis) as store, serving_keys(store, "bad") as keys:
         quoted = text.replace(" ", "%20").replace("²", "%C2%B2")
         answer = await keys.post(f"/keys/jbad/key?ttlInSeconds={quoted}")
@@ -246,7 +246,7 @@ async def test_et_148_a_body_is_required_and_bounded(redis: int) -> None:
 
 
 @pytest.mark.usefixtures("leaks")
-async def test_et_137_et_149_without_redis_it_is_500_and_nothing_is_told(
+async def test_et_137_149_without_redis_it_is_500_and_nothing_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     port = free_port()
