@@ -700,7 +700,7 @@ async def test_peer_that_answers_pings_is_kept(autojump_clock: trio.testing.Mock
 async def test_process_that_was_held_up_blames_nobody(mock_clock: trio.testing.MockClock) -> None:
     # F-36. The answer came in time, we did not.
     limits = TransportLimits(ping_interval=1, ping_timeout=4)
-    async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
+    async with server_and_peer("memory", limits) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(lost, transport)
         for _ in range(3):
             await trio.testing.wait_all_tasks_blocked()
@@ -728,7 +728,7 @@ async def test_process_that_was_held_up_before_it_asked_asks_again(
 
     monkeypatch.setattr("orbtrio.transport.connection.ping", ask_late)
     limits = TransportLimits(ping_interval=1, ping_timeout=4)
-    async with server_and_peer("tcp", limits) as (transport, peer), trio.open_nursery() as nursery:
+    async with server_and_peer("memory", limits) as (transport, peer), trio.open_nursery() as nursery:
         nursery.start_soon(lost, transport)
         for _ in range(3):
             await trio.testing.wait_all_tasks_blocked()
