@@ -1,30 +1,23 @@
-"""Bytes to messages and messages to bytes. Together with `values`, the only module that knows the CBOR library.
+"""Bytes to messages and messages to bytes.
 
-**Decoding** is strict, for all of it comes from strangers, and the library's defaults are a denial of
-service: 64 KiB of decimal fraction take seconds, 258 bytes of shared references expand to gigabytes. So:
-definite lengths, text keys, each once, 64 levels, nothing behind the message. Tags are never interpreted.
-`_Tags` hands each of them back as an opaque `cbor2.CBORTag`, which travels on unchanged, and fails the
-check of any field that we read. Messages beyond 64 KiB are walked before they are decoded, and a worker's
-results are walked instead of being decoded: see `scan`.
+**Decoding.** The library, with every door shut, is in `decoding`; what its values have to be, the messages
+know. What the engine only passes on is cut out of a message and stays as it came: small results and the
+inputs of usual requests by `cut`, other results by the walk in `scan`.
 
-**Encoding** happens in pieces. A job is encoded once, when it is accepted. Its bytes wait in the queue,
-travel in one batch after another until some worker answers, and no batch or response is ever encoded as a
-whole. Hence the small functions that return bytes, and those of `splice`, which put them together.
-
-Rejected: a decoder object for each message (twice the time), a hand-written decoder for requests (three times
-the time), and faster libraries (they know no tags and sort the keys, or nobody keeps them).
+**Encoding** happens in pieces. A job is encoded once at most, when it is accepted. Its bytes wait in the
+queue, travel in one batch after another until some worker answers, and no batch or response is ever encoded
+as a whole. Hence the small functions that return bytes, and those of `splice`, which put them together.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import arrays, bulk, references, scan, splice
+from orbtrio.protocol import arrays, bulk, cut, references, scan, splice
+from orbtrio.protocol.decoding import ENGINE_TAGS, WALK_ABOVE, decode_item, is_absent, load
 from orbtrio.protocol.messages import (
     EXTENSION_MESSAGES,
     EXTENSIONS,
@@ -40,9 +33,11 @@ from orbtrio.protocol.messages import (
     WorkerResponse,
     drop_undefined,
 )
-from orbtrio.protocol.references import TYPED_ARRAY
 from orbtrio.protocol.splice import batch_parts, progress_parts, request_parts
 from orbtrio.protocol.values import encode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "batch_parts",
@@ -64,106 +59,10 @@ __all__ = [
     "response_head",
 ]
 
-# Up to here the worst message takes 50 ms unwalked, and a walk would double the time for every request.
-_WALK_ABOVE: Final = 64 * 1024
-
 # Longest `error` that passes. It ends up in logs and in exceptions, where ten megabytes of it help nobody.
 _MAX_ERROR_BYTES: Final = 8 * 1024
 
 _SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"  # a tag that says "this is CBOR"; may stand before any message
-
-# The library does not mind bytes behind the item. It decodes [item, mark] instead: the second member is the
-# mark only if the item ended where the message does, for nobody outside can know it. That costs nothing; to
-# read from a stream and see how far the library got doubles the time.
-_MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
-_MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
-
-
-# How the library shall decode each tag: not at all. It looks here before it looks at what the tag is about,
-# and would use a decoder of its own only for a tag that is missing. None is.
-class _Tags(dict[int, Callable[[Any, bool], object]]):
-    def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
-        if tag in scan.STRUCTURAL_TAGS:
-            raise ValueError(f"tag {tag} is not allowed")
-        # Not kept: fifty thousand different tags would be fifty thousand functions for the garbage collector.
-        return lambda value, immutable: cbor2.CBORTag(tag, value)
-
-
-def _typed_array(value: Any, immutable: bool) -> object:
-    return value if type(value) is bytes else cbor2.CBORTag(TYPED_ARRAY, value)
-
-
-def _floats(tag: int) -> Callable[[Any, bool], object]:
-    def decode(value: Any, immutable: bool) -> object:
-        return arrays.as_array(tag, value) if arrays.is_whole(tag, value) else cbor2.CBORTag(tag, value)
-
-    return decode
-
-
-# What stands for a long list of floats while the library decodes the rest of a message. Nobody outside knows.
-_GATHERED: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
-
-# The engine passes all tags on. At the endpoints JavaScript's byte arrays are bytes.
-_ENGINE_TAGS: Final = _Tags()
-_ENDPOINT_TAGS: Final = _Tags(
-    {TYPED_ARRAY: _typed_array, _GATHERED: lambda items, immutable: arrays.unpack(items)}
-)
-_ARRAY_TAGS: Final = _Tags(
-    {TYPED_ARRAY: _typed_array, _GATHERED: lambda items, immutable: arrays.doubles(items)}
-    | {tag: _floats(tag) for tag in arrays.TYPED_ARRAYS}
-)
-
-
-# The library lets byte strings be keys. To join them refuses them at the speed of C.
-def _text_keys(value: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
-    "".join(value)
-    return value
-
-
-# Decode exactly one item, or raise DecodeError.
-def _load(raw: bytes, tags: _Tags) -> Any:
-    walked = len(raw) > _WALK_ABOVE
-    if walked:
-        scan.check(raw)
-    given = raw
-    if tags is not _ENGINE_TAGS:
-        raw = arrays.gathered(raw, _GATHERED) or raw
-    try:
-        loaded = cbor2.loads(
-            raw if walked else b"\x82" + raw + _MARK_ITEM,
-            max_depth=scan.MAX_DEPTH if walked else scan.MAX_DEPTH + 1,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            strict_hashable_types=True,
-            semantic_decoders=tags,
-            object_hook=None if walked else _text_keys,
-        )
-    except cbor2.CBORError as error:
-        # The walk refuses the same things, and says which in words that are fit for the peer.
-        scan.check(given)
-        raise DecodeError("not decodable") from error
-    if walked:
-        return loaded
-    item, mark = loaded
-    if mark != _MARK:
-        raise DecodeError("bytes behind the message")
-    return item
-
-
-def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
-    """Decode one item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
-
-    Args:
-        raw: One item.
-        typed_arrays: Typed arrays and long lists of floats are to be arrays.
-
-    Raises:
-        DecodeError: outside profile or budget.
-    """
-    item = _load(raw, _ARRAY_TAGS if typed_arrays else _ENDPOINT_TAGS)
-    if typed_arrays and type(item) in (dict, list):
-        arrays.pack_lists(item)
-    return item
 
 
 def without_typed_arrays(entry: bytes) -> bytes | None:
@@ -174,16 +73,11 @@ def without_typed_arrays(entry: bytes) -> bytes | None:
         return None
     plain = arrays.expanded(entry)
     try:
-        if len(plain) > _WALK_ABOVE:
+        if len(plain) > WALK_ABOVE:
             scan.check(plain)
     except DecodeError:
         return None
     return plain
-
-
-def is_absent(value: Any) -> bool:
-    """Whether a field of this value might as well not be there: it is null, or JavaScript's `undefined`."""
-    return value is None or value is cbor2.undefined
 
 
 # --- Bytes to messages ------------------------------------------------------------------------------------
@@ -210,6 +104,10 @@ def decode(
         ResourceRejected: a resource is too large, missing or unused (1009).
     """
     raw = raw.removeprefix(_SELF_DESCRIBED)
+    if not unwrap_typed_arrays and raw.startswith(cut.REQUESTS):
+        jobs = cut.cut_request(raw)
+        if jobs is not None:
+            return WorkerRequest(jobs, [])
     # Every worker puts the type first, or hardly anything before it.
     start = raw[:64]
     entries: WorkerOutput | WorkerProgress | None = None
@@ -219,7 +117,7 @@ def decode(
         entries = _decode_progress(raw, extensions)
     if entries is not None:
         return entries
-    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else _load(raw, _ENGINE_TAGS)
+    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else load(raw, ENGINE_TAGS)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
@@ -228,7 +126,7 @@ def decode(
     message_type = wire.get("type")
     if message_type == "worker_request":
         # While the message is small, a search through its bytes is faster than one through its values.
-        may_refer = len(raw) > _WALK_ABOVE or references.MARKER.encode() in raw
+        may_refer = len(raw) > WALK_ABOVE or references.MARKER.encode() in raw
         request = WorkerRequest.from_wire(wire, may_refer=may_refer)
         if len(raw) > bulk.MAX_JOB_BYTES:
             bulk.refuse_bulky_jobs(request)
@@ -263,7 +161,9 @@ def _decode_progress(raw: bytes, extensions: frozenset[str]) -> WorkerProgress |
 
 def _decode_output(raw: bytes, extensions: frozenset[str]) -> WorkerOutput | None:
     typed_arrays = "typed_arrays" in extensions
-    split = scan.split_entries(raw, "worker_output", "output", typed_arrays=typed_arrays)
+    split = cut.cut_output(raw, typed_arrays=typed_arrays)
+    if split is None:
+        split = scan.split_entries(raw, "worker_output", "output", typed_arrays=typed_arrays)
     if split is None:
         return None  # some other message
     entries, failed, malformed = split
@@ -275,7 +175,7 @@ def _decode_output(raw: bytes, extensions: frozenset[str]) -> WorkerOutput | Non
 
 
 def _with_short_error(entry: bytes) -> bytes:
-    fields = _load(entry, _ENGINE_TAGS)
+    fields = load(entry, ENGINE_TAGS)
     error = fields.get("error")
     if type(error) is not str or len(text := error.encode()) <= _MAX_ERROR_BYTES:
         return entry
@@ -293,15 +193,20 @@ def _with_short_error(entry: bytes) -> bytes:
 # --- Messages to bytes, in pieces -------------------------------------------------------------------------
 
 
-def encode_job(job_id: str, input: dict[str, Any], extra: Mapping[str, Any] | None = None) -> bytes:
+def encode_job(job_id: str, input: dict[str, Any] | bytes, extra: Mapping[str, Any] | None = None) -> bytes:
     """One job of a batch: ``{id, input, ...extra}``. Nothing in `extra` shadows the other two.
 
     The caller vouches for the values: they came out of `decode`, or have been through `encode_value`.
+
+    Args:
+        job_id: The engine's id of the job.
+        input: What the worker gets; encoded already if there is no `extra`.
+        extra: What stands beside it.
     """
     if extra:
         own = {"id": job_id, "input": input}
         return cbor2.dumps(own | dict(extra) | own)
-    return b"\xa2\x62id%b\x65input%b" % (cbor2.dumps(job_id), cbor2.dumps(input))
+    return splice.batch_job(job_id.encode(), input if type(input) is bytes else cbor2.dumps(input))
 
 
 def encode_flat_job(
@@ -317,6 +222,8 @@ def encode_flat_job(
 
 def response_head(client_job_id: Any) -> bytes:
     """The beginning of a ``worker_response``; the encoded output is the rest."""
+    if type(client_job_id) is str:
+        return splice.response_head_of_text(client_job_id.encode())
     return splice.response_head(cbor2.dumps(client_job_id))
 
 
@@ -349,7 +256,7 @@ def progress_fields(entry: bytes) -> bytes:
     """A worker's entry, which is proved, without the engine's id."""
     fields = splice.without_leading_id(entry)
     if fields is None:
-        loaded = _load(entry, _ENGINE_TAGS)
+        loaded = load(entry, ENGINE_TAGS)
         if loaded.pop("id", cbor2.undefined) is cbor2.undefined:
             del loaded["job_id"]  # the id stood there instead
         fields = cbor2.dumps(loaded)

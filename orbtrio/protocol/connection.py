@@ -17,7 +17,7 @@ Spec: "Connection Management".
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from orbtrio.errors import ConnectionLost, InvalidMessage, LocalProtocolError, RemoteProtocolError
 from orbtrio.protocol import codec
@@ -38,7 +38,7 @@ from orbtrio.protocol.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from orbtrio.protocol.messages import Message
 
@@ -66,6 +66,11 @@ class State(enum.Enum):
     FAILED = "failed"
     CLOSED = "closed"
 
+
+# Members looked up through their class cost a dictionary walk each time.
+_AWAITING: Final = State.AWAITING_REGISTRATION
+_FAILED: Final = State.FAILED
+_CLOSED: Final = State.CLOSED
 
 # A missing cell is an error. Unknown messages are no error once a peer has registered: a newer one may know
 # more than we do.
@@ -106,6 +111,22 @@ _SENDERS: Final[Mapping[type, Side]] = {
     ProgressReport: Side.ENGINE,
 }
 
+# The same for one sender, turned round: by type, the states before and after. There are one or two pairs, and
+# to compare them costs a third of hashing a state, which is what a look into `TRANSITIONS` takes.
+_Moves: TypeAlias = "Mapping[type, Sequence[tuple[State, State]]]"
+
+
+def _moves(sender: Side) -> _Moves:
+    moves: dict[type, list[tuple[State, State]]] = {}
+    for before, row in TRANSITIONS.items():
+        for kind, after in row.items():
+            if _SENDERS.get(kind, sender) is sender:
+                moves.setdefault(kind, []).append((before, after))
+    return moves
+
+
+_MOVES: Final = {side: _moves(side) for side in Side}
+
 # What messages are called on the wire, for reasons shown to peers.
 _NAMES: Final[Mapping[type, str]] = {
     RegisterWorker: "i_am_worker",
@@ -141,6 +162,8 @@ class Connection:
         self.state = State.AWAITING_REGISTRATION
         self.extensions: frozenset[str] = frozenset()
         self._implicit_clients = implicit_clients
+        self._incoming = _MOVES[side.other]
+        self._outgoing = _MOVES[side]
         self._unwrap_typed_arrays = side is Side.PEER
         self._typed_arrays = False  # whether results are to have them, which a client asks for
 
@@ -163,12 +186,12 @@ class Connection:
             self.state = State.FAILED
             raise RemoteProtocolError(str(error), close_code=error.close_code) from error
         kind = type(message)
-        following = self._following(kind, self.side.other)
+        following = self._following(kind, self._incoming)
         if following is None:
             reason = f"{_NAMES[kind]} is not allowed here ({self.state.value})"
             self.state = State.FAILED
             raise RemoteProtocolError(reason)
-        if self.state is State.AWAITING_REGISTRATION:
+        if self.state is _AWAITING:
             self._note_registration(message)
         self.state = following
         return message
@@ -194,7 +217,7 @@ class Connection:
     def sending(self, kind: type[Message]) -> None:
         """As `send`, for messages that were encoded in pieces."""
         self._refuse_if_over()
-        following = self._following(kind, self.side)
+        following = self._following(kind, self._outgoing)
         if following is None:
             raise LocalProtocolError(
                 f"the {self.side.value} may not send {_NAMES[kind]} ({self.state.value})"
@@ -216,14 +239,15 @@ class Connection:
             self._typed_arrays = self.side is Side.PEER and "typed_arrays" in message.extensions
 
     def _refuse_if_over(self) -> None:
-        if self.state is State.FAILED or self.state is State.CLOSED:
+        if self.state is _FAILED or self.state is _CLOSED:
             raise ConnectionLost(f"the connection has {self.state.value}")
 
-    # The state after a message of this kind from this sender; None if it may not come.
-    def _following(self, kind: type, sender: Side) -> State | None:
-        if _SENDERS.get(kind, sender) is not sender:
-            return None
+    # The state after a message of this kind; None if it may not come.
+    def _following(self, kind: type, moves: _Moves) -> State | None:
         state = self.state
-        if state is State.AWAITING_REGISTRATION and kind is WorkerRequest and self._implicit_clients:
+        for before, after in moves.get(kind, ()):
+            if before is state:
+                return after
+        if state is _AWAITING and kind is WorkerRequest and kind in moves and self._implicit_clients:
             return State.CLIENT_READY
-        return TRANSITIONS[state].get(kind)
+        return None

@@ -88,6 +88,7 @@ class JobRequest:
         input: What the worker gets. May hold references.
         extra: Fields beside ``input`` that pass through to the worker; None if there are none.
         references: Ids of the resources that `input` refers to, each once.
+        encoded: `input` as it came, if it may be passed on like that.
     """
 
     client_job_id: Any
@@ -95,6 +96,7 @@ class JobRequest:
     input: dict[str, Any]
     extra: dict[str, Any] | None = None
     references: tuple[str, ...] = ()
+    encoded: bytes | None = None
 
 
 @attrs.frozen

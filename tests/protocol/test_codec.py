@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orbtrio.errors import DecodeError, InvalidMessage, ResourceRejected
-from orbtrio.protocol import codec, scan
+from orbtrio.protocol import codec, decoding, scan
 from orbtrio.protocol.messages import (
     EXTENSION_MESSAGES,
     EXTENSIONS,
@@ -62,7 +62,12 @@ if TYPE_CHECKING:
 
 def same(first: Any, second: Any) -> bool:
     """Equality of messages, for those on the hot path have none of their own."""
-    return type(first) is type(second) and attrs.asdict(first) == attrs.asdict(second)
+    return type(first) is type(second) and fields(first) == fields(second)
+
+
+def fields(message: Any) -> dict[str, Any]:
+    """What a message says, in whatever bytes it came."""
+    return attrs.asdict(message, filter=lambda field, _: field.name != "encoded")
 
 
 # --- The spec's examples ----------------------------------------------------------------------------------
@@ -664,10 +669,10 @@ def test_what_a_program_sends_arrives_as_it_is(value: Any) -> None:
     """P-51."""
     assert cbor2.loads(codec.encode_value({"x": 1})) == {"x": 1}
     raw = codec.output_entry("a", {"value": value})
-    assert codec._load(raw, codec._ENGINE_TAGS) == {"id": "a", "value": value}
+    assert decoding.load(raw, decoding.ENGINE_TAGS) == {"id": "a", "value": value}
     raw = codec.request_job("a", "t", {"value": value}, {"more": value})
     wire = {"job_id": "a", "worker_type": "t", "input": {"value": value}, "more": value}
-    assert codec._load(raw, codec._ENGINE_TAGS) == wire
+    assert decoding.load(raw, decoding.ENGINE_TAGS) == wire
 
 
 def test_nothing_shadows_the_fields_of_an_entry_or_a_job() -> None:
@@ -825,8 +830,8 @@ def test_tags_of_arrays_on_anything_else_stay_tags(content: Any) -> None:
 def test_gathering_lists_changes_nothing_else(value: Any) -> None:
     wire = {"vector": VECTOR, "value": value}
     raw = codec.encode_value(wire)
-    assert codec._load(raw, codec._ENDPOINT_TAGS).keys() == wire.keys()
-    assert codec._load(raw, codec._ENGINE_TAGS) == wire
+    assert decoding.load(raw, decoding.ENDPOINT_TAGS).keys() == wire.keys()
+    assert decoding.load(raw, decoding.ENGINE_TAGS) == wire
 
 
 @pytest.mark.parametrize("behind", [b"\x00", b"\xff", b"\xfb"])

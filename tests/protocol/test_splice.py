@@ -83,3 +83,12 @@ def test_an_id_that_comes_first_is_cut_off(length: int) -> None:
 )
 def test_other_entries_are_left_to_the_decoder(entry: bytes) -> None:
     assert splice.without_leading_id(entry) is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ids_of_any_length(size: int) -> None:
+    name = "é" * (size // 2) + "x" * (size % 2)
+    job = splice.batch_job(name.encode(), b"\xa1\x61x\x05")
+    assert job == cbor2.dumps({"id": name, "input": {"x": 5}})
+    response = splice.response_head_of_text(name.encode()) + b"\xa0"
+    assert response == cbor2.dumps({"type": "worker_response", "job_id": name, "output": {}})

@@ -1,0 +1,150 @@
+"""Small messages cut where their parts end: what the engine only passes on, it does not encode anew.
+
+A worker's entry goes to a client as it came, and so does a client's input to a worker, unchanged to the last
+bit. Where each of them ends is *guessed*, by one search for the bytes that stand between two of them in
+nearly all messages. A wrong guess is no danger, for the decoder then proves it: it is given the parts, each
+with a mark behind it that nobody outside knows (`decoding.load_parts`). If it refuses anything, or if the
+message is not of the usual form, the answer is None, and what follows is what is done for any other message:
+`scan` walks and cuts results, `codec` decodes requests. So no rule stands here, and no reason for a refusal.
+
+It is for small parts, as most are. Of an entry with an id and a text of 100 bytes the walk takes 2.3 µs, this
+1.1; of ten detections the walk takes 40 µs, this 17; but of a vector of 768 floats the decoder takes 30 µs
+and the walk 5. An input is decoded in any case, but encoding it once more took 1.0 µs.
+
+Rejected: the walk made faster for maps of a few fields (1.8 µs, and every rule stood twice); and a regular
+expression for the guess (0.3 µs more).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orbtrio.protocol.decoding import ENGINE_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
+from orbtrio.protocol.heads import ARRAY, TEXT, argument
+from orbtrio.protocol.messages import MAX_JOBS, JobRequest
+from orbtrio.protocol.references import MARKER
+
+__all__ = ["OUTPUT", "REQUESTS", "cut_output", "cut_request"]
+
+# How the messages begin that are cut here. The second request is our own client's.
+OUTPUT: Final = b"\xa2\x64type\x6dworker_output\x66output"
+REQUESTS: Final = (
+    b"\xa2\x64type\x6eworker_request\x64jobs",
+    b"\xa3\x64type\x6eworker_request\x69resources\x80\x64jobs",
+)
+
+# Larger entries, on average, are for the walk.
+_SMALL: Final = 1024
+
+# An entry's map, its first key, and what all ids of one engine begin with: they have 18 bytes and more.
+_ALIKE: Final = 1 + 3 + 1 + 16
+
+_JOB: Final = b"\xa3\x66job_id"
+_WORKER_TYPE: Final = b"\x6bworker_type"
+_INPUT: Final = b"\x65input"
+_MARKER: Final = MARKER.encode()
+
+
+def cut_output(
+    raw: bytes, *, typed_arrays: bool = False
+) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
+    """The entries of a ``worker_output``, if this can find them, and all are good.
+
+    Args:
+        raw: One message.
+        typed_arrays: Entries with typed arrays are not for here.
+
+    Returns:
+        As `scan.split_entries`.
+    """
+    if len(raw) > WALK_ABOVE or not raw.startswith(OUTPUT):
+        return None
+    members, start = _members(raw, len(OUTPUT))
+    if members < 1 or len(raw) > _SMALL * members or start >= len(raw):
+        return None
+    if members == 1:
+        parts = [raw[start:]]
+    else:
+        alike = raw[start : start + _ALIKE]
+        before, *rests = raw.split(alike)
+        if len(before) != start or len(rests) != members:
+            return None
+        parts = [alike + rest for rest in rests]
+    values = load_parts(parts, depth=2, tags=NO_ARRAY_TAGS if typed_arrays else ENGINE_TAGS)
+    if values is None:
+        return None
+    entries: list[tuple[str, bytes]] = []
+    failed: list[int] = []
+    for part, fields in zip(parts, values, strict=True):
+        if type(fields) is not dict or type(job_id := fields.get("id")) is not str:
+            return None
+        if "error" in fields:
+            failed.append(len(entries))
+        entries.append((job_id, part))
+    return entries, failed, 0
+
+
+def cut_request(raw: bytes) -> list[JobRequest] | None:
+    """The jobs of a ``worker_request`` without resources, if this can find them.
+
+    The usual form is that of the spec's example: three fields in this order, the id and the type short text.
+    """
+    if len(raw) > WALK_ABOVE or _MARKER in raw:
+        return None
+    for beginning in REQUESTS:
+        if raw.startswith(beginning):
+            members, start = _members(raw, len(beginning))
+            before, *rests = raw.split(_JOB)
+            if len(before) != start or len(rests) != members or members > MAX_JOBS:
+                return None
+            try:
+                return _jobs(rests)
+            except (IndexError, UnicodeDecodeError):
+                return None
+    return None
+
+
+# The number of members of an array, and where they begin; no number if it is no array.
+def _members(raw: bytes, at: int) -> tuple[int, int]:
+    return argument(raw, at) if raw[at : at + 1] and raw[at] & 0xE0 == ARRAY else (-1, at)
+
+
+# The jobs, given what stands behind `_JOB` in each.
+def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
+    names: list[tuple[str, str]] = []
+    inputs: list[bytes] = []
+    worker_type, between = "", b""  # what stands between an id and an input; mostly the same in all jobs
+    for rest in rests:
+        start, size = 1, rest[0] - TEXT
+        if not 0 <= size < 24:
+            if size != 24:
+                return None
+            start, size = 2, rest[1]
+        stop = start + size
+        if not between or not rest.startswith(between, stop):
+            found = _worker_type(rest, stop)
+            if found is None:
+                return None
+            worker_type, between = found
+        names.append((rest[start:stop].decode(), worker_type))
+        inputs.append(rest[stop + len(between) :])
+    values = load_parts(inputs, depth=3, tags=ENGINE_TAGS)
+    if values is None:
+        return None
+    jobs: list[JobRequest] = []
+    for (client_job_id, worker_type), job_input, encoded in zip(names, values, inputs, strict=True):
+        if type(job_input) is not dict:
+            return None
+        jobs.append(JobRequest(client_job_id, worker_type, job_input, None, (), encoded))
+    return jobs
+
+
+# The worker type of a job, if it is short, and all that stands between the job's id and its input.
+def _worker_type(rest: bytes, at: int) -> tuple[str, bytes] | None:
+    start = at + len(_WORKER_TYPE) + 1
+    if not rest.startswith(_WORKER_TYPE, at):
+        return None
+    stop = start + rest[start - 1] - TEXT
+    if not start < stop < start + 24 or not rest.startswith(_INPUT, stop):
+        return None
+    return rest[start:stop].decode(), rest[at : stop + len(_INPUT)]
