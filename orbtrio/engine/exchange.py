@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from orbtrio.engine.jobs import Owner, Requester
     from orbtrio.engine.outlets import Outlet
     from orbtrio.engine.resources import ResourceStore
-    from orbtrio.protocol.messages import RegisterWorker, WorkerOutput, WorkerProgress, WorkerRequest
+    from orbtrio.protocol.messages import (
+        JobRequest,
+        RegisterWorker,
+        WorkerOutput,
+        WorkerProgress,
+        WorkerRequest,
+    )
 
 __all__ = ["Exchange"]
 
@@ -102,6 +108,10 @@ class Exchange:
     async def accept(self, requester: Requester, tenant: str, request: WorkerRequest) -> None:
         """Accept the jobs of a request, and refuse those that cannot be; see `Intake.accept`."""
         await self._intake.accept(requester, tenant, request)
+
+    def accept_jobs(self, requester: Requester, jobs: list[JobRequest]) -> None:
+        """Accept jobs without resources; see `Intake.accept_jobs`."""
+        self._intake.accept_jobs(requester, jobs)
 
     def answer(self, queue: WorkerQueue, output: WorkerOutput) -> None:
         """Deliver a worker's results. Spec: "Output Delivery", P-23."""

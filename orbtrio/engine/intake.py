@@ -39,6 +39,8 @@ _MAX_JOB_ID_BYTES: Final = 1024
 # Affinity keys are kept as long as their worker lives; longer ones are kept as digests.
 _MAX_KEY_LENGTH: Final = 64
 
+_NO_FILES: Final[Mapping[str, HeldFile]] = {}
+
 # Beyond this, durations of any kind mean the same.
 _FOREVER_MS: Final = 1e15
 
@@ -100,7 +102,7 @@ class Intake:
         for invalid in request.invalid:
             self._refuse(requester, invalid.client_job_id, "invalid_job", invalid.reason)
         if not request.resources or self.closed:
-            self._accept(requester, request.jobs, {})
+            self.accept_jobs(requester, request.jobs)
             return
         try:
             files = await self._store.hold(tenant, request.resources)
@@ -109,7 +111,7 @@ class Intake:
                 self._refuse(requester, job.client_job_id, self._store_trouble(), str(error))
             return
         try:
-            self._accept(requester, request.jobs, files)
+            self.accept_jobs(requester, request.jobs, files)
         finally:
             self.release(files.values())
 
@@ -118,17 +120,27 @@ class Intake:
         for file in files:
             self._store.release(file)
 
-    def _accept(
-        self, requester: Requester, requests: list[JobRequest], files: Mapping[str, HeldFile]
+    def accept_jobs(
+        self,
+        requester: Requester,
+        requests: list[JobRequest],
+        files: Mapping[str, HeldFile] = _NO_FILES,
     ) -> None:
+        """Accept jobs whose resources are written; of one request, or of several without resources."""
         now = trio.current_time()
         deadline = now + self._config.job_timeout
+        max_open_bytes = self._config.max_open_bytes
+        table = self._table
         open_jobs = requester.open_jobs
         jobs: list[Job] = []
+        worker_type, pool = None, None
         for request in requests:
-            head = codec.response_head(request.client_job_id)
-            key: Hashable = request.client_job_id if type(request.client_job_id) is str else head
-            pool = self._dispatcher.pool(request.worker_type)
+            client_job_id = request.client_job_id
+            head = codec.response_head(client_job_id)
+            key: Hashable = client_job_id if type(client_job_id) is str else head
+            if request.worker_type != worker_type:
+                worker_type = request.worker_type
+                pool = self._dispatcher.pool(worker_type)
             affinity = None
             if pool is not None and pool.affinity_field is not None:
                 affinity = _affinity(request.input.get(pool.affinity_field))
@@ -137,21 +149,21 @@ class Intake:
                 try:
                     watch = self._watch(request.extra, requester.extensions, now)
                 except ValueError as error:
-                    self._refuse(requester, request.client_job_id, "invalid_job", str(error))
+                    self._refuse(requester, client_job_id, "invalid_job", str(error))
                     continue
             if (
                 pool is None
                 or key in open_jobs
                 or self.closed
                 or len(head) > _MAX_JOB_ID_BYTES
-                or self._table.size_bytes >= self._config.max_open_bytes
+                or table.size_bytes >= max_open_bytes
                 or not pool.has_room(affinity)
             ):
                 reason = self._why_not(request.worker_type, pool, head, duplicate=key in open_jobs)
-                self._refuse(requester, request.client_job_id, *reason)
+                self._refuse(requester, client_job_id, *reason)
                 continue
             job_files: tuple[HeldFile, ...] = ()
-            job_input = request.input
+            job_input: dict[str, Any] = request.input
             if request.references:
                 job_files = tuple(files[name] for name in request.references)
                 job_input = references.replace(
@@ -162,7 +174,7 @@ class Intake:
             if pool.flat:
                 wire = codec.encode_flat_job(job_id, job_input, request.extra, time.time() * 1000)
             else:
-                wire = codec.encode_job(job_id, job_input, request.extra)
+                wire = codec.encode_job(job_id, request.encoded or job_input, request.extra)
             for file in job_files:
                 self._store.retain(file)
             pool.enter()
@@ -170,7 +182,7 @@ class Intake:
             job = Job(
                 number,
                 job_id,
-                request.client_job_id,
+                client_job_id,
                 key,
                 requester,
                 head,
@@ -185,7 +197,7 @@ class Intake:
             if watch is not None:
                 watch.job_id, watch.number = job_id, number
                 job.watch, job.deadline = watch, watch.deadline
-            self._table.accept(job)
+            table.accept(job)
             jobs.append(job)
         if jobs:
             self._counters.accepted += len(jobs)

@@ -220,7 +220,9 @@ class JobTable:
             The job, now SETTLED, for the caller to deliver; None if there is nothing to deliver because the
             id is unknown, late, a duplicate, another worker's, or nobody waits for it. P-23.
         """
-        job = self._jobs.get(job_id) or self._watched.get(job_id) or self._owed.get(job_id)
+        job = self._jobs.get(job_id)
+        if job is None:
+            job = self._watched.get(job_id) or self._owed.get(job_id)
         if job is None or job.owner is not owner or job.batch is None:
             return None
         return self._settle(job)

@@ -298,22 +298,26 @@ class WorkerQueue:
         batch = Batch(now)
         wires: list[bytes] = []
         files: set[HeldFile] | None = None if self._files is None else set()  # each travels once
+        jobs, most = self._jobs, self.max_batch_size
+        room = self.max_job_bytes
         size = 0
-        while len(wires) < self.max_batch_size:
-            job = self._head()
-            if job is None:
-                break
-            suspect = job.deliveries >= _SUSPECT_AFTER
-            more = len(job.wire)
+        while jobs and len(wires) < most:
+            job = jobs[0]
+            if job.state is not _QUEUED:
+                jobs.popleft()
+                continue
+            wire = job.wire
+            more = len(wire)
             if files is not None:
                 more += sum(weight(file) for file in set(job.files) - files)
                 files.update(job.files)
-            if wires and (suspect or size + more > self.max_job_bytes):
+            suspect = job.deliveries >= _SUSPECT_AFTER
+            if wires and (suspect or size + more > room):
                 break
             size += more
-            self._jobs.popleft()
+            jobs.popleft()
             job.claim(batch)
-            wires.append(job.wire)
+            wires.append(wire)
             if suspect:
                 self._suspect_is_out = True
                 break

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from orbtrio.engine.config import Config
     from orbtrio.engine.exchange import Exchange
     from orbtrio.engine.queues import WorkerQueue
-    from orbtrio.protocol.messages import Message
+    from orbtrio.protocol.messages import JobRequest, Message
     from orbtrio.transport import Transport
 
 __all__ = ["Sessions"]
@@ -223,7 +223,7 @@ class Sessions:
         while True:
             for raw in await transport.receive():
                 message = connection.receive(raw)
-                if isinstance(message, WorkerOutput):
+                if type(message) is WorkerOutput:
                     self._exchange.answer(queue, message)
                 elif isinstance(message, WorkerProgress):
                     self._exchange.report(queue, message)
@@ -273,16 +273,32 @@ class Sessions:
         while True:
             received = await transport.receive()
             received.reverse()
-            while received:
-                # Popped, not looked at: while 32 MiB are decoded and encoded anew, every copy counts.
-                message = connection.receive(received.pop())
-                if isinstance(message, WorkerRequest):
-                    await self._exchange.accept(client, tenant, message)
-                elif isinstance(message, CancelRequest):
-                    self._exchange.cancel(client, message.client_job_ids)
-                elif isinstance(message, UnknownMessage):
-                    unknown.note(message)
+            # A client that has one job per request sends many requests at a time. To accept their jobs
+            # together takes 1.5 µs a job off them.
+            jobs: list[JobRequest] = []
+            try:
+                while received:
+                    # Popped, not looked at: while 32 MiB are decoded and encoded anew, every copy counts.
+                    message = connection.receive(received.pop())
+                    if type(message) is WorkerRequest and not (message.resources or message.invalid):
+                        jobs += message.jobs
+                        continue
+                    self._accept_jobs(client, jobs)
+                    if isinstance(message, WorkerRequest):
+                        await self._exchange.accept(client, tenant, message)
+                    elif isinstance(message, CancelRequest):
+                        self._exchange.cancel(client, message.client_job_ids)
+                    elif isinstance(message, UnknownMessage):
+                        unknown.note(message)
+            finally:
+                # What came before a mistake counts.
+                self._accept_jobs(client, jobs)
             self._flush()
+
+    def _accept_jobs(self, client: RemoteClient, jobs: list[JobRequest]) -> None:
+        if jobs:
+            self._exchange.accept_jobs(client, jobs)
+            jobs.clear()
 
 
 # Whatever crossed the worker's word on the wire was sent before: it is counted, and answered by now.
