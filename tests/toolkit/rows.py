@@ -29,6 +29,7 @@ NOT_HERE: Final = {
     48: "how to build an image, which a Dockerfile shows",
     61: "which build an instance runs is decided by whoever starts it",
     66: "a remark on the Controller's API",
+    117: "the push adapter comes with the pipeline; here metadata is a field of the input",
     119: "jobs are created by ORB clients here; the URIs are a field of the input",
     127: "what an engine does with its training is its own affair, with the platform's API",
 }
