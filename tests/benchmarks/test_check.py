@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,20 @@ def test_an_engine_that_answers_wrongly_gets_no_verdict(
     monkeypatch.setattr("benchmarks.check.CASES", (small,))
     with pytest.raises(NoVerdict, match=r"small: .* wrong answer"):
         record(tmp_path / "out", liar("return honest(self, job_id, {})"), (1,), names=["small"])
+
+
+@pytest.mark.processes
+def test_a_slower_engine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(name="small", jobs=2_000, jobs_per_request=4, clients=2, outstanding=8, max_batch_size=4)
+    monkeypatch.setattr("benchmarks.check.CASES", (case,))
+    path = tmp_path / "expected.toml"
+    assert record(path, BASELINE, (2,), names=["small"]) == 0
+    # So much slower that no other work on this machine can hide it, or look like it.
+    slow = (sys.executable, "-m", "tests.benchmarks.slowdown", "4", "benchmarks.baseline")
+    assert check(path, slow, (2,)) == 1
+    # The record may have been taken in quiet moments.
+    path.write_text(path.read_text().replace("margin = 1.25", "margin = 2"))
+    assert check(path, BASELINE, (2, 2)) == 0
 
 
 def test_the_committed_record_names_cases_that_exist() -> None:
