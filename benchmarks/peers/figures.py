@@ -116,6 +116,7 @@ class Row:
     Attributes:
         name: Of the system.
         asked: By what.
+        native: What of it is not Python.
         reference: The name of what it was measured beside; None for a reference.
         settings: In words, by setting.
         versions: Of its parts.
@@ -126,6 +127,7 @@ class Row:
 
     name: str
     asked: str
+    native: str
     reference: str | None
     settings: Mapping[Setting, str]
     versions: Mapping[str, str]
@@ -170,15 +172,15 @@ def behind(report: Report) -> list[str]:
     for row in report.rows:
         if row.reference is None:
             continue
+        name = f"{row.name} ({row.native})" if row.native else row.name
         for size, cost in row.costs.items():
             if cost.ratio is not None and cost.ratio <= 1:
                 found.append(
-                    f"{row.reference} is behind {row.name} in CPU per job at {size:,} B: {row.name} needs"
-                    f" {cost.ratio:.2f} times as much"
+                    f"{row.reference} needs {1 / cost.ratio:.1f} times the CPU of {name} at {size:,} B"
                 )
         if row.beside is not None and row.best_lone.p50 <= row.beside.p50:
             found.append(
-                f"{row.reference} is behind {row.name} with a lone job: {row.beside.p50 * 1e3:.2f} ms against"
+                f"{row.reference} takes {row.beside.p50 * 1e3:.2f} ms for a lone job, {name}"
                 f" {row.best_lone.p50 * 1e3:.2f} ms"
             )
     return found

@@ -51,7 +51,10 @@ class Effort:
 
 
 class Stage:
-    """A system with a process of its own: see `benchmarks.peers.stage`. To be used as a context manager."""
+    """A system with a process of its own, to be used as a context manager; see `benchmarks.peers.stage`.
+
+    To enter it does not wait for the system, so that several can start at a time. The first order does.
+    """
 
     def __init__(self, system: System, setting: Setting = Setting.THROUGHPUT) -> None:
         self.system = system
@@ -68,11 +71,7 @@ class Stage:
             stderr=self._log,
             text=True,
         )
-        try:
-            self._answer()
-        except BaseException:
-            self._end()
-            raise
+        self._ready = False
         return self
 
     def __exit__(
@@ -89,6 +88,9 @@ class Stage:
         Raises:
             StageFailed: an answer was wrong, or something fell.
         """
+        if not self._ready:
+            self._answer()
+            self._ready = True
         assert self._process.stdin is not None
         order = json.dumps({"jobs": jobs, "size": size, "in_flight": in_flight})
         try:
@@ -120,6 +122,9 @@ class Stage:
         return answer
 
     def _last_words(self) -> str:
+        # It has ended its output, and is about to say why.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_TIMEOUT)
         self._log.seek(0)
         return f"its stage ended: {self._log.read()[-2000:]}"
 
@@ -211,6 +216,7 @@ def _row(system: System, **figures: Any) -> Row:
     return Row(
         name=system.name,
         asked=system.asked,
+        native=system.native,
         settings=system.settings,
         versions=versions(system),
         **figures,

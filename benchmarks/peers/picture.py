@@ -29,12 +29,12 @@ _EDGE: Final = "#d0d7de"
 _TEXT: Final = "#1f2328"
 _FAINT: Final = "#59636e"
 
-_WIDTH: Final = 960
+_WIDTH: Final = 980
 _MARGIN: Final = 20
 _TOP: Final = 58  # of the first bar
 _STEP: Final = 30  # from bar to bar
 _BAR: Final = 20
-_NAMES: Final = 170  # for the names at the left of each chart
+_NAMES: Final = 192  # for the names at the left of each chart
 _FIGURES: Final = 62  # for the figures at the right of the bars
 _FOOT: Final = 44
 

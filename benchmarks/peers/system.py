@@ -83,6 +83,7 @@ class System:
         settings: How it is set up, in words; one entry if both are the same.
         packages: What it needs from PyPI, as distribution names, the one that names its version first.
         programs: What it needs from Debian: program and package; ``PROGRAM --version`` tells the version.
+        native: What of its servers is not written in Python, and in what it is, if anything.
     """
 
     name: str
@@ -91,6 +92,7 @@ class System:
     settings: Mapping[Setting, str]
     packages: Sequence[str]
     programs: Mapping[str, str] = attrs.field(factory=dict)
+    native: str = ""
 
     def missing(self) -> Missing | None:
         """What is not installed, if anything."""

@@ -62,7 +62,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     version = next(iter(row.versions.values()))
     tuned = row.lone.get(Setting.LATENCY)
     return (
-        f"{row.name} {version}",
+        f"{row.name} {version}, {row.native}" if row.native else f"{row.name} {version}",
         _cpu(small),
         _ratio(small),
         f"{small.jobs_per_batch:.0f}",

@@ -88,4 +88,5 @@ SYSTEM: Final = System(
     },
     packages=("celery", "redis", "hiredis"),
     programs={"redis-server": "redis-server"},
+    native="broker in C",
 )

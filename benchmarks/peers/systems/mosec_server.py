@@ -63,4 +63,5 @@ SYSTEM: Final = System(
         Setting.LATENCY: "max_batch_size 1",
     },
     packages=("mosec", "msgpack"),
+    native="server in Rust",
 )

@@ -77,4 +77,5 @@ SYSTEM: Final = System(
     settings={Setting.THROUGHPUT: "request/reply, up to 32 that are there, nats-py with uvloop"},
     packages=("nats-py", "uvloop"),
     programs={"nats-server": "nats-server"},
+    native="server in Go",
 )

@@ -56,4 +56,5 @@ SYSTEM: Final = System(
         Setting.LATENCY: "batch_wait_timeout_s 0",
     },
     packages=("ray",),
+    native="daemons in C++",
 )
