@@ -37,7 +37,7 @@ _RECORDED: Final = (
 _MARGIN: Final = 1.25
 _SHARE: Final = 0.25
 # Of the first attempt, and of those after it.
-_ROUNDS: Final = (8, 16, 32)
+_ROUNDS: Final = (8, 12, 20)
 
 _RECORD: Final = """\
 # Engine CPU per job divided by that of the CBOR library alone, as `python -m benchmarks --check` measures it.

@@ -105,7 +105,11 @@ def draw(path: Path, about: Mapping[str, Any], cases: Sequence[Mapping[str, Any]
 # The engines that are shown: those that did it all, without references, which are another case.
 def _engines(case: Mapping[str, Any]) -> dict[str, list[float]]:
     reference = case.get("reference")
-    return {name: own["cpu"] for name, own in case["engines"].items() if own["cpu"] and not own["failed"] and name != reference}
+    return {
+        name: own["cpu"]
+        for name, own in case["engines"].items()
+        if own["cpu"] and not own["failed"] and name != reference
+    }
 
 
 def _processor() -> str:
