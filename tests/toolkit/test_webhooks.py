@@ -23,7 +23,6 @@ from tests.toolkit.wire import Answer, ask, read_answer, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from starlette.types import Message, Receive, Scope, Send
 
@@ -274,6 +273,16 @@ async def test_a_body_that_does_not_come_is_408_after_its_time(
     assert toolkit.item.outputs == []
 
 
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    toolkit = Toolkit(max_body_bytes=5000)
+    began = trio.current_time()
+    answer = await toolkit.call("POST", toolkit.path("result"), [], content_length="5001")
+    assert answer.status == 413
+    assert trio.current_time() - began == pytest.approx(2)
+
+
 @pytest.mark.parametrize("path", ["/result/{}", "/result/unknown"])
 async def test_a_caller_that_goes_away_has_said_nothing(path: str) -> None:
     toolkit = Toolkit()
@@ -407,7 +416,7 @@ async def test_slow_callers_do_not_hold_up_the_others() -> None:
             await stream.aclose()
 
 
-async def test_et_32_a_result_of_a_chunk_engine_ends_the_attempt(tmp_path: Path) -> None:
+async def test_et_32_a_result_of_a_chunk_engine_ends_the_attempt() -> None:
     async with toolkit_with(TaskInput()) as (port, item, items):
         item.answered(Ack(), trio.current_time())
         path = f"/result/{item.result_token}"
