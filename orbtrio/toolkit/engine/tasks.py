@@ -1,7 +1,11 @@
 """One call of an engine: what came with it, and how to answer beside the response.
 
-Everything blocks, since engines compute in threads. A toolkit that has given the task up answers 404 or 410;
-the next word of the engine's then raises `TaskOver`, so that a loop which reports stops by itself.
+Everything blocks, since engines compute in threads. A toolkit that has given the task up hangs up, or
+answers 404 or 410; the next word of the engine's then raises `TaskOver`, so that a loop which reports stops
+by itself.
+
+What the toolkit does not send, or refuses, is an `EngineFailure` that says so, and goes back to it as any
+other. The URLs that it gives hold tokens and get into no text: a client's own exceptions would quote them.
 """
 
 from __future__ import annotations
@@ -13,18 +17,20 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+import httpx2
+
 from orbtrio.toolkit.engine.libraries import keep_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import httpx2
 
 __all__ = ["EngineFailure", "Keys", "Task", "TaskOver"]
 
 _METADATA: Final = "chunk-metadata-"
 _BLOCK: Final = 64 * 1024
 _OVER: Final = (404, 410)
+# Seconds for a toolkit on this machine to take a webhook's body and answer.
+_WEBHOOK_TIMEOUT: Final = 60.0
 
 
 class EngineFailure(Exception):
@@ -53,17 +59,30 @@ class Keys:
         self._base = base
 
     def get(self, key: str) -> bytes | None:
-        """A value; None if there is none, or none any more."""
-        answer = self._client.get(self._url(key))
-        return None if answer.status_code == 404 else answer.raise_for_status().content
+        """A value; None if there is none, or none any more.
+
+        Raises:
+            EngineFailure: the store is not available.
+        """
+        answer = self._call("GET", key)
+        return None if answer.status_code == 404 else _checked(answer, f"the key {key!r}").content
 
     def set(self, key: str, value: bytes, *, seconds: int | None = None) -> None:
-        """Keep a value, for a day if nothing else is said. It cannot be empty."""
-        query = "" if seconds is None else f"?ttlInSeconds={seconds}"
-        self._client.post(self._url(key) + query, content=value).raise_for_status()
+        """Keep a value, for a day if nothing else is said. It cannot be empty.
 
-    def _url(self, key: str) -> str:
-        return f"{self._base}/{quote(key, safe='')}"
+        Raises:
+            EngineFailure: the store is not available, or does not take it.
+        """
+        query = "" if seconds is None else f"?ttlInSeconds={seconds}"
+        _checked(self._call("POST", key, query, value), f"the key {key!r}")
+
+    def _call(self, method: str, key: str, query: str = "", value: bytes | None = None) -> httpx2.Response:
+        # A dot is no step in a path when it is quoted.
+        url = f"{self._base}/{quote(key, safe='').replace('.', '%2E')}{query}"
+        try:
+            return self._client.request(method, url, content=value, timeout=_WEBHOOK_TIMEOUT)
+        except httpx2.HTTPError as error:
+            raise _unreachable(f"the key {key!r}", error) from error
 
 
 class Task:
@@ -98,19 +117,32 @@ class Task:
     # --- Input ------------------------------------------------------------------------------------------
 
     def read(self) -> bytes:
-        """The whole input: the chunk that came along, or what lies at cacheURI."""
+        """The whole input: the chunk that came along, or what lies at cacheURI; empty if there is neither.
+
+        Raises:
+            EngineFailure: it cannot be read, or breaks off.
+            TaskOver: nobody waits for the task.
+        """
         return b"".join(self.stream())
 
     def stream(self) -> Iterator[bytes]:
-        """The input in parts, as it comes: that of a stream ends when its source does."""
+        """The input in parts, as it comes: that of a stream ends when its source does. Raises as `read`."""
         if self._chunk is not None:
             self._chunk.seek(0)
             while data := self._chunk.read(_BLOCK):
                 yield data
         elif uri := self.fields.get("cacheURI"):
-            with self._client.stream("GET", uri) as answer:
-                answer.raise_for_status()
-                yield from answer.iter_bytes()
+            try:
+                with self._client.stream("GET", uri) as answer:
+                    if answer.status_code == 410:
+                        raise self._over()
+                    if answer.status_code != 200:
+                        raise EngineFailure("stream_read_error", f"cacheURI answers {answer.status_code}")
+                    yield from answer.iter_bytes()
+            except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                if self.cancelled:  # The toolkit cuts off what nobody needs.
+                    raise TaskOver from None
+                raise EngineFailure("stream_read_error", _describe(error)) from error
 
     @property
     def mime_type(self) -> str:
@@ -118,24 +150,37 @@ class Task:
         return self.fields.get("chunkMimeType", "")
 
     def number(self, field: str) -> int:
-        """A field that is a number, such as ``startOffsetMS``; 0 if it is missing."""
-        return int(self.fields.get(field) or 0)
+        """A field that is a whole number, such as ``startOffsetMS``; 0 if it is missing.
+
+        Raises:
+            EngineFailure: it is something else.
+        """
+        text = self.fields.get(field) or "0"
+        try:
+            return int(text)
+        except ValueError:
+            raise EngineFailure("invalid_data", f"{field} is {text!r:.80}: expected a number") from None
 
     # --- Directories and keys ---------------------------------------------------------------------------
 
     @property
     def scratch_directory(self) -> Path:
-        """For this task alone; deleted some days later."""
-        return Path(self.fields["taskTmpDir"])
+        """For this task alone; deleted some days later. Raises EngineFailure: the toolkit gives none."""
+        return Path(self._given("taskTmpDir"))
 
     @property
     def engine_directory(self) -> Path:
-        """Shared by all instances of the engine."""
-        return Path(self.fields["engineDir"])
+        """Shared by all instances of the engine. Raises EngineFailure: the toolkit gives none."""
+        return Path(self._given("engineDir"))
+
+    @property
+    def library_directory(self) -> Path:
+        """Shared by all tasks and instances that use the library. Raises EngineFailure: it names none."""
+        return Path(self._given("libraryModelDirectory"))
 
     def library(self, download: Callable[[Path], None]) -> Path:
-        """The library's model, downloaded if no instance has done so yet; see `keep_library`."""
-        return keep_library(Path(self.fields["libraryModelDirectory"]), download)
+        """The library's model, downloaded if no instance has done so yet; raises as `keep_library` does."""
+        return keep_library(self.library_directory, download)
 
     @property
     def job_keys(self) -> Keys | None:
@@ -149,7 +194,16 @@ class Task:
 
     def _keys(self, kind: str, field: str) -> Keys | None:
         base = self.fields.get("redisETUrl")
-        return Keys(self._client, f"{base}/keys/{kind}{self.fields[field]}") if base else None
+        owner = quote(self.fields.get(field, ""), safe="")
+        return Keys(self._client, f"{base}/keys/{kind}{owner}") if base else None
+
+    def _given(self, field: str) -> str:
+        value = self.fields.get(field)
+        if not value:
+            # An empty path would be the directory that the engine was started in.
+            library = "; its payload names no library" if field == "libraryModelDirectory" else ""
+            raise EngineFailure("invalid_data", f"the call comes without {field}{library}")
+        return value
 
     # --- Answers beside the response --------------------------------------------------------------------
 
@@ -158,6 +212,7 @@ class Task:
 
         Raises:
             TaskOver: nobody waits for the task.
+            EngineFailure: the toolkit cannot be reached, or does not take it.
         """
         self._post("heartbeatWebhook", {"status": status, **self.counters, **fields})
 
@@ -171,21 +226,30 @@ class Task:
 
         Raises:
             TaskOver: nobody waits for the task.
+            EngineFailure: the toolkit cannot be reached, or does not take it.
+            TypeError: the output cannot be written as JSON, as with ValueError.
         """
         offsets = {"startOffsetMs": start_ms, "endOffsetMs": end_ms}
         known = {name: value for name, value in offsets.items() if value is not None}
-        context = {"chunkContext": self.fields["chunkContext"]}
+        context = {"chunkContext": self.fields.get("chunkContext", "")}
         self._post("resultWebhook", {**context, **known, "output": output})
         self.counters["messagesWritten"] += 1
 
     def _post(self, webhook: str, document: dict[str, Any]) -> None:
         if self.cancelled:
             raise TaskOver
-        answer = self._client.post(self.fields[webhook], json=document)
+        url = self._given(webhook)
+        try:
+            answer = self._client.post(url, json=document, timeout=_WEBHOOK_TIMEOUT)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise _unreachable(webhook, error) from error
         if answer.status_code in _OVER:
-            self.cancelled = True
-            raise TaskOver
-        answer.raise_for_status()
+            raise self._over()
+        _checked(answer, webhook)
+
+    def _over(self) -> TaskOver:
+        self.cancelled = True
+        return TaskOver()
 
     def close(self) -> None:
         """Let the chunk go."""
@@ -193,9 +257,24 @@ class Task:
             self._chunk.close()
 
 
+def _checked(answer: httpx2.Response, what: str) -> httpx2.Response:
+    if answer.is_success:
+        return answer
+    raise EngineFailure("api_error", f"{what}: {answer.status_code}: {answer.text.strip():.500}")
+
+
+def _unreachable(what: str, error: Exception) -> EngineFailure:
+    return EngineFailure("api_error", f"{what} cannot be reached: {_describe(error)}")
+
+
+# Not its text, which may quote the URL.
+def _describe(error: Exception) -> str:
+    return type(error).__name__
+
+
 def _mapping(text: str) -> Mapping[str, Any]:
     try:
         document = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, Mapping) else {}
