@@ -51,7 +51,7 @@ _in_thread: Final = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
 _WRITERS: Final = 4
 _INLINE_BYTES: Final = (2 << 20) + 1  # so much is too much, and the largest resource is not
 _INLINE_FILES: Final = 4
-_SLOW_DISK: Final = 0.02  # the longest that the loop may stand still
+_SLOW_DISK: Final = 0.1  # less may be a processor that others use
 _GATHER: Final = 0.1  # of the second that P-42 gives us
 _FIRST_RETRY: Final = 1.0
 _MINUTE: Final = 60.0
@@ -244,7 +244,7 @@ class ResourceStore:
             writing.failure = failure
         if time.perf_counter() - began > _SLOW_DISK:
             self._trusted_from = trio.current_time() + self._distrust
-            self._distrust *= 2
+            self._distrust = min(2 * self._distrust, 60 * _MINUTE)
         self._finish(writing)
 
     async def _write(self, writing: _Writing) -> None:
