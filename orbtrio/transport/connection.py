@@ -177,11 +177,11 @@ class Transport:
             elif self._parser.close is not None:
                 await self._answer_close(self._parser.close)
             else:
-                await self._read()
+                await self._read(most)
 
-    async def _read(self) -> None:
+    async def _read(self, most: int | None) -> None:
         try:
-            if not await self._reader.read():
+            if not await self._reader.read(most):
                 self._lose(self._break or "the peer hung up without a close frame")
         except Interrupted:
             pass

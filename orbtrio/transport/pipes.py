@@ -39,6 +39,12 @@ class Pipe(Protocol):
     async def receive(self, most: int) -> bytes:
         """Wait for bytes, at most so many; b"" at the end. Cancelling loses nothing."""
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes, as many as there is room for; how many, 0 at the end. Cancelling loses nothing.
+
+        The buffer may be used by others until there are bytes; then it is the caller's until it waits again.
+        """
+
     def send_now(self, data: bytes) -> int:
         """Send what goes without waiting; how many bytes that was."""
 
@@ -74,11 +80,15 @@ class SocketPipe:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout * 1000))
 
     async def receive(self, most: int) -> bytes:
+        buffer = bytearray(most)
+        return bytes(memoryview(buffer)[: await self.receive_into(memoryview(buffer))])
+
+    async def receive_into(self, buffer: memoryview) -> int:
         while True:
             self._check_open()
             try:
                 await trio.lowlevel.wait_readable(self._socket)
-                return self._socket.recv(most)
+                return self._socket.recv_into(buffer)
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
@@ -138,6 +148,11 @@ class StreamPipe:
                 self._receiving = None
         self._check_open()
         raise Interrupted
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        data = await self.receive(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def send_now(self, data: bytes) -> int:
         return 0

@@ -46,6 +46,9 @@ class FakePipe:
     async def receive(self, most: int) -> bytes:
         raise NotImplementedError
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        raise NotImplementedError
+
     def interrupt(self) -> None:
         raise NotImplementedError
 

@@ -57,8 +57,13 @@ async def test_bytes_go_both_ways_until_the_end(kind: Kind) -> None:
     await stream.send_all(b"answer")
     assert await pipe.receive(3) == b"ans"
     assert await pipe.receive(3) == b"wer"
+    await stream.send_all(b"more")
+    buffer = bytearray(b".......")
+    assert await pipe.receive_into(memoryview(buffer)[1:6]) == 4
+    assert buffer == b".more.."
     await stream.aclose()
     assert await pipe.receive(3) == b""
+    assert await pipe.receive_into(memoryview(buffer)) == 0
     await pipe.aclose()
     await pipe.aclose()
 
