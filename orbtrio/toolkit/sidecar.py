@@ -2,7 +2,7 @@
 
     run_toolkit
     ├─ HTTP server          for the engine's calls; ends last, for what is in hand may still call
-    ├─ purge                of scratch directories, each hour
+    ├─ purge                of scratch directories, each hour or more often
     ├─ RunTimeTTL           ends the toolkit as a signal would (ET-15)
     └─ one life of the engine after the other
        ├─ the engine's process     its end ends this life
@@ -98,14 +98,16 @@ async def run_toolkit(
         handler = JobHandler(
             settings,
             open_items=open_items,
-            urls=Urls(f"http://{settings.host}:{port}"),
+            urls=Urls(f"http://{_literal(settings.host)}:{port}"),
             directories=directories,
             fetcher=fetcher,
             client=client,
             notifier=Notifier(fetcher),
             has_keys=keys is not None,
         )
-        nursery.start_soon(_purge, directories, open_items)
+        # More often than things get old: each time, what is open here is marked as used for other toolkits.
+        interval = min(_PURGE_INTERVAL, settings.purge_after / 2)
+        nursery.start_soon(_purge, directories, open_items, interval)
         if settings.runtime_ttl is not None:
             nursery.start_soon(_stop_after, settings.runtime_ttl, stop)
         task_status.started(handler)
@@ -188,6 +190,11 @@ async def _live(
         )
 
 
+# Of an address, how it stands in a URL.
+def _literal(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
@@ -199,7 +206,7 @@ async def _stop_after(seconds: float, stop: trio.Event) -> None:
     stop.set()
 
 
-async def _purge(directories: Directories, open_items: OpenItems) -> None:
+async def _purge(directories: Directories, open_items: OpenItems, interval: float) -> None:
     while True:
         await trio.to_thread.run_sync(directories.purge, open_items.tasks)
-        await trio.sleep(_PURGE_INTERVAL)
+        await trio.sleep(interval)

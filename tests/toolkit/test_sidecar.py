@@ -133,6 +133,15 @@ async def test_engine_that_is_never_ready_ends_it(stage: Stage) -> None:
         await run_toolkit(stage.settings(command=command, ready_timeout=0.1), {}, stop=stage.stop)
 
 
+async def test_engine_calls_us_by_another_family_of_addresses(stage: Stage, nursery: trio.Nursery) -> None:
+    settings = stage.settings(host="::1", disable_chunk_download=True)
+    handler = await nursery.start(
+        lambda task_status: run_toolkit(settings, {}, stop=stage.stop, task_status=task_status)
+    )
+    assert handler._urls.base.startswith("http://[::1]:")
+    stage.stop.set()
+
+
 async def test_redis_need_not_be_there_yet(stage: Stage, nursery: trio.Nursery) -> None:
     settings = stage.settings(redis=("127.0.0.1", free_port()))
     nursery.start_soon(lambda: run_toolkit(settings, {}, stop=stage.stop))
@@ -211,9 +220,7 @@ async def test_life_that_ends_well_is_the_last(autojump_clock: MockClock) -> Non
 # --- Purge ---------------------------------------------------------------------------------------------
 
 
-async def test_et_88_scratch_directories_are_purged_each_hour(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_et_88_scratch_directories_are_purged_again_and_again(nursery: trio.Nursery) -> None:
     purged: list[Any] = []
     often = trio.Event()
 
@@ -226,10 +233,9 @@ async def test_et_88_scratch_directories_are_purged_each_hour(
     class Items:
         tasks: Final = frozenset({("job", "task")})
 
-    monkeypatch.setattr(sidecar, "_PURGE_INTERVAL", 0)
     directories: Any = Directories()
     items: Any = Items()
-    nursery.start_soon(sidecar._purge, directories, items)
+    nursery.start_soon(sidecar._purge, directories, items, 0)
     await often.wait()
     assert purged[:3] == [Items.tasks] * 3
     nursery.cancel_scope.cancel()
