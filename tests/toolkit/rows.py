@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NOT_HERE", "ROWS", "rows_of", "tested_rows", "untested_rows"]
+__all__ = ["NOT_HERE", "ROWS", "rows_of", "rows_with_tests", "rows_without_tests"]
 
 # The part of the requirements that orbtrio takes on; file system, DAGs and native engines come later.
 ROWS: Final = frozenset({6, 7, 8, 12, *range(30, 52), *range(56, 150)})
@@ -44,14 +44,14 @@ def rows_of(name: str) -> set[int]:
     return {int(number) for number in match[1].strip("_").split("_")} if match else set()
 
 
-def tested_rows(directory: Path = _HERE.parent) -> set[int]:
+def rows_with_tests(directory: Path = _HERE.parent) -> set[int]:
     """All rows that tests in a directory claim."""
     return {row for name in _function_names(directory) for row in rows_of(name)}
 
 
-def untested_rows() -> list[int]:
+def rows_without_tests() -> list[int]:
     """Rows that need a test and have none."""
-    return sorted(ROWS - NOT_HERE.keys() - tested_rows())
+    return sorted(ROWS - NOT_HERE.keys() - rows_with_tests())
 
 
 def _function_names(directory: Path) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _function_names(directory: Path) -> Iterator[str]:
 
 def main() -> int:
     """Print the rows without a test."""
-    missing = untested_rows()
+    missing = rows_without_tests()
     for row in missing:
         print(f"ET-{row:02} has no test")
     print(f"{len(ROWS - NOT_HERE.keys()) - len(missing)} of {len(ROWS - NOT_HERE.keys())} rows have one")

@@ -6,7 +6,7 @@ from tests.toolkit import rows
 
 
 def test_every_row_has_a_test() -> None:
-    assert rows.untested_rows() == []
+    assert rows.rows_without_tests() == []
 
 
 def test_rows_that_need_none_are_rows() -> None:
@@ -31,7 +31,7 @@ def test_rows_that_are_missing_are_printed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "ROWS", frozenset({38, 9999}))
-    monkeypatch.setattr(rows, "tested_rows", lambda: {38})
+    monkeypatch.setattr(rows, "rows_with_tests", lambda: {38})
     assert rows.main() == 1
     assert capsys.readouterr().out == "ET-9999 has no test\n1 of 2 rows have one\n"
     monkeypatch.setattr(rows, "ROWS", frozenset({38}))

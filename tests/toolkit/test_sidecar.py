@@ -133,13 +133,8 @@ async def test_engine_that_is_never_ready_ends_it(stage: Stage) -> None:
         await run_toolkit(stage.settings(command=command, ready_timeout=0.1), {}, stop=stage.stop)
 
 
-async def test_engine_calls_us_by_another_family_of_addresses(stage: Stage, nursery: trio.Nursery) -> None:
-    settings = stage.settings(host="::1", disable_chunk_download=True)
-    handler = await nursery.start(
-        lambda task_status: run_toolkit(settings, {}, stop=stage.stop, task_status=task_status)
-    )
-    assert handler._urls.base.startswith("http://[::1]:")
-    stage.stop.set()
+def test_addresses_of_the_newer_kind_stand_in_brackets() -> None:
+    assert (sidecar._literal("::1"), sidecar._literal("127.0.0.1")) == ("[::1]", "127.0.0.1")
 
 
 async def test_redis_need_not_be_there_yet(stage: Stage, nursery: trio.Nursery) -> None:
