@@ -11,12 +11,19 @@ const { Readable } = require("node:stream");
 const where = new URL(process.env.VERITONE_WEBHOOK_PROCESS || "http://127.0.0.1:8888/process");
 const ready = new URL(process.env.VERITONE_WEBHOOK_READY || "http://127.0.0.1:8888/readyz");
 
-const post = (url, document) =>
-  fetch(url, {
+class TaskOver extends Error {}
+
+async function post(url, document) {
+  const response = await fetch(url, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(document),
   });
+  const text = await response.text();
+  // Nobody waits for this task any more: its job was cancelled, or has taken too long.
+  if (response.status === 404 || response.status === 410) throw new TaskOver(text);
+  if (!response.ok) throw new Error(`a webhook answers ${response.status}: ${text}`);
+}
 
 async function work(fields) {
   let messagesWritten = 0;
@@ -34,6 +41,7 @@ async function work(fields) {
     }
     await beat("complete");
   } catch (error) {
+    if (error instanceof TaskOver) return;
     await beat("failed", { failureReason: "stream_read_error", failureMsg: String(error) });
   } finally {
     clearInterval(beats);
@@ -58,4 +66,4 @@ http
       if (!response.headersSent) response.writeHead(400).end(String(error));
     }),
   )
-  .listen(where.port, where.hostname);
+  .listen(where.port || 80, where.hostname);

@@ -32,8 +32,15 @@ case $SCRIPT_NAME in
 *)
     # In a form a field's value stands two lines below its name.
     uri=$(head -c "$CONTENT_LENGTH" | tr -d '\r' | LC_ALL=C sed -n '/name="cacheURI"/{n;n;p;q;}')
-    size=$(busybox wget -q -O - "$uri" | wc -c)
-    printf 'Status: 200 OK\r\nContent-Type: application/json\r\n\r\n'
-    printf '{"object":[{"type":"size","bytes":%d}]}\n' "$size"
+    chunk=$(mktemp)
+    trap 'rm -f "$chunk"' EXIT
+    # What is no URL could be an option.
+    if busybox wget -q -O "$chunk" -- "$uri"; then
+        printf 'Status: 200 OK\r\nContent-Type: application/json\r\n\r\n'
+        printf '{"object":[{"type":"size","bytes":%d}]}\n' "$(wc -c < "$chunk")"
+    else
+        printf 'Status: 500 Internal Server Error\r\nContent-Type: application/json\r\n\r\n'
+        printf '{"errorType":"stream_read_error","errorMsg":"the chunk cannot be fetched"}\n'
+    fi
     ;;
 esac

@@ -3,6 +3,8 @@
     export VERITONE_WEBHOOK_READY=http://127.0.0.1:8888/readyz
     export VERITONE_WEBHOOK_PROCESS=http://127.0.0.1:8888/process
     orbtrio-toolkit --engine-id words -- python -m orbtrio.toolkit.samples.words
+
+It serves where the first two lines say, as every engine has to.
 """
 
 from __future__ import annotations

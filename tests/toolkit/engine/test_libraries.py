@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,6 +15,7 @@ from orbtrio.toolkit.engine import keep_library, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # A process that gets a model of two files, slowly enough for others to begin; says how it went.
 INSTANCE: Final = """
