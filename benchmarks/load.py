@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.cases import Case
+    from benchmarks.pinger import Stalls
 
 __all__ = ["Load", "WrongAnswer"]
 
@@ -39,18 +40,20 @@ class Load:
         port: Where the engine listens on this machine.
         secret: Its worker secret.
         case: What to connect.
+        pids: The engine's processes, for stalls.
 
     Raises:
         OSError: a connection was refused, or the engine lacks an extension.
         WrongAnswer: the engine closed a connection.
     """
 
-    def __init__(self, port: int, secret: str, case: Case) -> None:
+    def __init__(self, port: int, secret: str, case: Case, pids: Sequence[int] = ()) -> None:
         self.port = port
         self.secret = secret
         self.epoll = select.epoll()
         self.peers: dict[int, Peer | Mirror] = {}
         self._case = case
+        self._pids = pids
         self._clients: list[Client] = []
         self._pinger: Pinger | None = None
         try:
@@ -91,14 +94,10 @@ class Load:
         """Submit nothing for a while, at least until all that has come is read, but stay connected."""
         self._listen(lambda: False, max(seconds, _MOMENT))
 
-    def find_stalls(self, requests: Sequence[tuple[range, bytes]]) -> tuple[float, float]:
-        """Run these while somebody else pings.
-
-        Returns:
-            The longest time in seconds that the engine took to answer a ping; and this load.
-        """
+    def find_stalls(self, requests: Sequence[tuple[range, bytes]]) -> Stalls:
+        """Run these while somebody else pings."""
         if self._pinger is None:
-            self._pinger = Pinger(self.port)
+            self._pinger = Pinger(self.port, self._pids)
             Mirror(self, self._pinger.mirror)
         self._pinger.start()
         self.run(requests)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bars import Measure
     from benchmarks.cases import Case
+    from benchmarks.pinger import Stalls
 
 __all__ = ["BASELINE", "OURS", "Bench", "Figures", "rank"]
 
@@ -49,8 +50,7 @@ class Figures:
         load_cpu: CPU seconds per job of the load, one of each round.
         load_share: The part of each round's time in which the load was busy.
         latencies: Seconds, of all rounds together.
-        stalls: The longest that a ping took while jobs were done, in seconds; one of each round of pings.
-        load_stalls: The same for the load's own loop.
+        stalls: The longest that anybody waited while jobs were done; one of each round of pings.
         jobs_per_batch: How well the engine filled batches; NaN if nobody could see.
         peak_bytes: The most memory that it had resident.
         start_bytes: Likewise, before the first connection.
@@ -62,8 +62,7 @@ class Figures:
     load_cpu: list[float] = attrs.Factory(list)
     load_share: list[float] = attrs.Factory(list)
     latencies: list[float] = attrs.Factory(list)
-    stalls: list[float] = attrs.Factory(list)
-    load_stalls: list[float] = attrs.Factory(list)
+    stalls: list[Stalls] = attrs.Factory(list)
     jobs_per_batch: float = math.nan
     peak_bytes: int = 0
     start_bytes: int = 0
@@ -80,7 +79,7 @@ class _Subject:
         with ExitStack() as stack:
             self._engine = stack.enter_context(run_engine(argv, dict(case.settings)))
             figures.start_bytes = self._engine.peak_bytes()
-            self._load = Load(self._engine.port, self._engine.secret, case)
+            self._load = Load(self._engine.port, self._engine.secret, case, self._engine.pids())
             stack.callback(self._load.close)
             self._stack = stack.pop_all()
 
@@ -93,10 +92,9 @@ class _Subject:
         self._load.verify()
 
     def find_stalls(self) -> None:
-        engine, load = self._load.find_stalls(self._requests)
+        stalls = self._load.find_stalls(self._requests)
         self._load.verify()
-        self.figures.stalls.append(engine)
-        self.figures.load_stalls.append(load)
+        self.figures.stalls.append(stalls)
 
     def measure(self) -> None:
         figures, idle = self.figures, self._case.idle_seconds
@@ -203,7 +201,7 @@ class Bench:
             "cpu": _median(figures.cpu),
             "ratio": _ratio(figures.cpu, self.floors),
             "flat": _ratio(figures.cpu, reference.cpu),
-            "stall": max(figures.stalls, default=math.nan),
+            "stall": max((stalls.own for stalls in figures.stalls), default=math.nan),
             "p50": rank(latencies, 0.5),
             "p99": rank(latencies, 0.99),
             "rss": figures.peak_bytes or math.nan,

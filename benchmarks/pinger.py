@@ -1,8 +1,9 @@
 """How long an engine lets anybody wait while it is busy: a process that pings it, and does nothing else.
 
 A process of its own, because the load is as busy as the engine and would measure itself. It asks the load the
-same question at the same time, over a socket of their own. On a machine where both often wait for a
-processor, the load's answer says how much of the engine's is the scheduler's.
+same question at the same time, over a socket of their own: on a machine where both often wait for a
+processor, the load's answer is late too. The kernel says how long the engine itself was ready to run and had
+none, and what is left is the engine's own.
 """
 
 from __future__ import annotations
@@ -15,31 +16,57 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from benchmarks import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from multiprocessing.connection import Connection
 
-__all__ = ["Pinger"]
+__all__ = ["Pinger", "Stalls"]
 
 # Seconds between an answer and the next question. A stall that begins in between looks so much shorter.
 _INTERVAL: Final = 0.003
 _TIMEOUT: Final = 60.0
 
 
+@attrs.frozen
+class Stalls:
+    """The longest times from a question to its answer, in seconds.
+
+    Attributes:
+        engine: Of the engine.
+        own: Of the engine, without the time for which it was ready to run and waited for a processor.
+        load: Of the load.
+    """
+
+    engine: float = 0.0
+    own: float = 0.0
+    load: float = 0.0
+
+    def longest(self, other: Stalls) -> Stalls:
+        """The longer of each."""
+        return Stalls(*map(max, attrs.astuple(self), attrs.astuple(other)))
+
+
 class Pinger:
-    """A connection to the engine at `port` on this machine, held by a process of its own.
+    """A connection to an engine on this machine, held by a process of its own.
+
+    Args:
+        port: Where the engine listens.
+        pids: Its processes.
 
     Attributes:
         mirror: A socket that the load has to answer as an engine answers pings: send back what comes.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pids: Sequence[int]) -> None:
         # Not a fork: it would share the load's memory, and the load would pay for every page it then changes.
         context = multiprocessing.get_context("spawn")
         self._orders, theirs = context.Pipe()
         self.mirror, looking = socket.socketpair()
-        self._process = context.Process(target=_serve, args=(port, looking, theirs), daemon=True)
+        self._process = context.Process(target=_serve, args=(port, pids, looking, theirs), daemon=True)
         self._process.start()
         theirs.close()
         looking.close()
@@ -49,14 +76,14 @@ class Pinger:
         """Begin to ping."""
         self._orders.send("start")
 
-    def stop(self) -> tuple[float, float]:
-        """Stop pinging; the most seconds from a question to its answer, of the engine and of the load.
+    def stop(self) -> Stalls:
+        """Stop pinging; what was found.
 
         Raises:
             ConnectionError: the engine hung up, or does not answer.
         """
         self._orders.send("stop")
-        longest: tuple[float, float] | str = self._orders.recv()
+        longest: Stalls | str = self._orders.recv()
         if isinstance(longest, str):
             raise ConnectionError(longest)
         return longest
@@ -67,19 +94,21 @@ class Pinger:
         self._process.join()
 
 
-def _serve(port: int, mirror: socket.socket, orders: Connection) -> None:
+def _serve(port: int, pids: Sequence[int], mirror: socket.socket, orders: Connection) -> None:
     engine = wire.open_websocket(port, _TIMEOUT)
     engine.sendall(wire.registration(None, ""))
     mirror.setblocking(False)
     orders.send("connected")
     try:
         while _next_order(engine, orders) == "start":
-            longest = [0.0, 0.0]
+            longest = Stalls()
             while not orders.poll(_INTERVAL):
-                for index, seconds in enumerate(_ask(engine, mirror, orders)):
-                    longest[index] = max(longest[index], seconds)
+                waited = _waited(pids)
+                seconds, load = _ask(engine, mirror, orders)
+                own = max(0.0, seconds - (_waited(pids) - waited))
+                longest = longest.longest(Stalls(seconds, own, load))
             orders.recv()
-            orders.send((longest[0], longest[1]))
+            orders.send(longest)
     except EOFError:  # told to end
         pass
     except ConnectionError as error:
@@ -87,6 +116,16 @@ def _serve(port: int, mirror: socket.socket, orders: Connection) -> None:
             orders.send(str(error))
     finally:
         engine.close()
+
+
+# Seconds for which the first threads of these processes were ready to run and had no processor, so far; of
+# one that is waiting, up to when it last ran.
+def _waited(pids: Sequence[int]) -> float:
+    total = 0
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/schedstat", "rb") as file:
+            total += int(file.read().split()[1])
+    return total / 1e9
 
 
 # Meanwhile the engine may ask whether this end is alive.

@@ -59,12 +59,12 @@ class EngineProcess:
         look better than it is.
         """
         self.check()
-        return sum(cpu_time(pid) for pid in self._tree())
+        return sum(cpu_time(pid) for pid in self.pids())
 
     def peak_bytes(self) -> int:
         """The most memory that its processes had resident, each at its own time."""
         total = 0
-        for pid in self._tree():
+        for pid in self.pids():
             with suppress(OSError):
                 found = re.search(
                     r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
@@ -78,8 +78,8 @@ class EngineProcess:
             status = self._process.wait(patience)
             raise EngineFailed(f"{self} ended with status {status}: {self._log.read_text()[-2000:].strip()}")
 
-    # It and its descendants that are alive.
-    def _tree(self) -> list[int]:
+    def pids(self) -> list[int]:
+        """The process and its descendants that are alive."""
         children: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.measure import OURS, Figures, rank
+from benchmarks.pinger import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +22,14 @@ _BUSY: Final = 0.9
 
 HEAD: Final = (
     f"{'':<24}{'':<11}{'CPU us/job':>10}{'(low-high)':>15}{'/floor':>7}{'/ours':>7}{'jobs/s':>9}{'batch':>6}"
-    f"{'p50 ms':>8}{'p99':>8}{'max':>8}{'stall':>7}{'load':>6}{'RSS MB':>7}{'ceiling':>9}{'load':>6}  bars\n"
-    f"{'-' * 169}"
+    f"{'p50 ms':>8}{'p99':>8}{'max':>8}{'stall':>7}{'own':>7}{'load':>7}"
+    f"{'RSS MB':>7}{'ceiling':>9}{'load':>6}  bars\n"
+    f"{'-' * 177}"
 )
 
 LEGEND: Final = """
-stall: the longest that the engine (and, next to it, the load) took to answer a ping, in ms.
+stall: the longest that the engine took to answer a ping, in ms; own: without its waiting for a processor;
+load (after own): the longest that the load took.
 ceiling: jobs/s the load could do; load: the part of the time it was busy ("!": the engine may have waited).
 bars: "(...)" is shown, but the ratio to the floor decides."""
 
@@ -58,8 +62,7 @@ def _line(bench: Bench, engine: str) -> str:
         _cell(_median(figures.rate) or math.nan, 9, "{:,.0f}"),
         _cell(figures.jobs_per_batch, 6, "{:.1f}"),
         *_latency(bench, figures),
-        _cell(max(figures.stalls, default=math.nan) * 1e3, 7, "{:.1f}"),
-        _cell(max(figures.load_stalls, default=math.nan) * 1e3, 6, "{:.1f}"),
+        *_stalls(figures),
         _cell(figures.peak_bytes / 1e6 or math.nan, 7, "{:.0f}"),
         *_load(bench, figures),
     ]
@@ -71,6 +74,13 @@ def _line(bench: Bench, engine: str) -> str:
 def _latency(bench: Bench, figures: Figures) -> list[str]:
     latencies = sorted(figures.latencies) if bench.case.latency else []
     return [_cell(rank(latencies, share) * 1e3, 8, "{:.2f}") for share in (0.5, 0.99, 1.0)]
+
+
+def _stalls(figures: Figures) -> list[str]:
+    if not figures.stalls:
+        return [_cell(math.nan, 7, "")] * 3
+    longest = reduce(Stalls.longest, figures.stalls)
+    return [_cell(seconds * 1e3, 7, "{:.1f}") for seconds in (longest.engine, longest.own, longest.load)]
 
 
 def _load(bench: Bench, figures: Figures) -> list[str]:

@@ -121,9 +121,6 @@ def test_a_slower_engine_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # So much slower that no other work on this machine can hide it, or look like it.
     slow = (sys.executable, "-m", "tests.benchmarks.slowdown", "4", "benchmarks.baseline")
     assert check(path, slow, (2,)) == 1
-    # The record may have been taken in quiet moments.
-    path.write_text(path.read_text().replace("margin = 1.25", "margin = 2"))
-    assert check(path, BASELINE, (2, 2)) == 0
 
 
 def test_the_committed_record_names_cases_that_exist() -> None:

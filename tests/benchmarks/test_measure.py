@@ -26,7 +26,7 @@ def test_all_figures_of_a_case_are_there(small: Case) -> None:
         assert figures.failed == ""
         assert len(figures.cpu) == len(figures.rate) == len(figures.load_cpu) == len(figures.load_share) == 2
         assert len(figures.latencies) == 2 * 64
-        assert len(figures.stalls) == len(figures.load_stalls) == 1
+        assert len(figures.stalls) == 1
         assert 0 < figures.jobs_per_batch <= 4
         assert 0 < figures.start_bytes <= figures.peak_bytes
         assert all(0 < share <= 1 for share in figures.load_share)

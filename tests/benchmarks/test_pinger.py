@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks import pinger, wire
+from benchmarks.pinger import Stalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,3 +76,28 @@ def test_a_load_that_has_stopped_is_not_waited_for(
         assert seconds > 0
         assert own == 0
         assert engine[0].recv(100) == wire.frame(b"p", wire.PONG)
+
+
+def test_waiting_for_a_processor_is_told_from_running_and_sleeping() -> None:
+    # Two that are always ready, on the same processor: each waits for half of the time.
+    processor = min(os.sched_getaffinity(0))
+    pin = f"import os; os.sched_setaffinity(0, {{{processor}}}); print(flush=True)\nwhile True: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", pin], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for process in busy:
+            assert process.stdout is not None
+            process.stdout.readline()
+        pids = [process.pid for process in busy]
+        give_up = time.monotonic() + 20
+        while pinger._waited(pids) < 0.05:
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    finally:
+        for process in busy:
+            process.kill()
+            process.communicate()
+    assert pinger._waited(pids) == 0  # they are gone
+
+
+def test_the_longest_of_each_is_kept() -> None:
+    assert Stalls(3, 1, 1).longest(Stalls(2, 2, 0)) == Stalls(3, 2, 1)

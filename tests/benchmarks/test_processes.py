@@ -64,7 +64,7 @@ def test_what_a_wrapper_starts_counts_and_is_ended() -> None:
     with run_engine((sys.executable, "-c", _WRAPPER)) as engine:
         assert engine.cpu_time() > 0.3
         assert engine.peak_bytes() > 50_000_000
-        child = engine._tree()[-1]
+        child = engine.pids()[-1]
         assert cpu_time(child) > 0.3
     give_up = time.monotonic() + 10
     while cpu_time(child):

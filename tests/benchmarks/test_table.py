@@ -7,6 +7,7 @@ import pytest
 from benchmarks.bars import RATIO_REQ32, Bar
 from benchmarks.cases import Case
 from benchmarks.measure import OURS, Bench, Figures
+from benchmarks.pinger import Stalls
 from benchmarks.table import HEAD, lines
 
 
@@ -27,7 +28,7 @@ def bench() -> Bench:
     bench = Bench(Case(name="100B", bars=(RATIO_REQ32, Bar("cpu", 14, decides=False))), {})
     bench.floors = [5e-6, 5.5e-6, 4.5e-6]
     bench.figures = {
-        OURS: figures(12e-6, stalls=[0.0031], load_stalls=[0.0012]),
+        OURS: figures(12e-6, stalls=[Stalls(0.0031, 0.001, 0.0002), Stalls(0.0011, 0.0009, 0.0012)]),
         "other": figures(96e-6),
         "broken": Figures(failed="job_id 'job-3' has\n  a wrong answer"),
     }
@@ -37,7 +38,7 @@ def bench() -> Bench:
 def test_each_engine_has_a_line_under_the_floor(bench: Bench) -> None:
     floor, ours, other, broken = lines(bench)
     assert re.fullmatch(r"100B +floor +5\.0 +\(4\.5-5\.5\)", floor)
-    cells = "orbtrio 12.0 (10.8-13.2) 2.40 - 50,000 32.0 - - - 3.1 1.2 40 250,000 30%"
+    cells = "orbtrio 12.0 (10.8-13.2) 2.40 - 50,000 32.0 - - - 3.1 1.0 1.2 40 250,000 30%"
     assert ours.split() == [*cells.split(), *["2.2x", "floor", "MISSED,", "(14", "us", "met)"]]
     assert other.split()[:5] == ["other", "96.0", "(86.4-105.6)", "19.20", "8.00x"]
     assert broken.split(maxsplit=1) == ["broken", "FAILED: job_id 'job-3' has a wrong answer"]
