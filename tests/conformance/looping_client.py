@@ -32,7 +32,9 @@ async def submit_over_and_over(client: orbtrio.Client, task: int) -> None:
 async def main() -> None:
     """Until it is killed."""
     async with (
-        orbtrio.connect(os.environ["SERVER_URL"], token=os.environ.get("CLIENT_TOKEN")) as client,
+        orbtrio.connect(
+            os.environ["SERVER_URL"], token=os.environ.get("CLIENT_TOKEN"), arrays=True
+        ) as client,
         trio.open_nursery() as nursery,
     ):
         for task in range(_AT_ONCE):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypothesis import strategies as st
 
+from orbtrio.conformance.cases.vectors import FORMATS, typed
 from orbtrio.conformance.model import Role, case
 from orbtrio.conformance.notation import diagnostic, encode
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_ALL: Final = ("batched_responses", "cancel", "engine_errors", "progress")
+_ALL: Final = ("batched_responses", "cancel", "engine_errors", "progress", "typed_arrays")
 
 # Seconds. Soon enough to be told from a program that gives jobs up and submits others.
 _NEXT_JOB: Final = 1.0
@@ -192,3 +193,40 @@ def progress_is_survived(stage: ClientStage, plan: Plan) -> None:
     engine.answer_all()
     if goes_on:
         _demand_going_on(stage, engine, before, f"after progress ({what}) and answers")
+
+
+@case(
+    "ORB-EXT-65",
+    "A client that asked for typed arrays takes them for the lists that they stand for",
+    role=Role.CLIENT,
+    sentences=("X7.7",),
+    plans=st.fixed_dictionaries(
+        {
+            "tag": st.sampled_from(sorted(FORMATS)),
+            "numbers": st.lists(st.integers(-100, 100), max_size=40),
+            "jobs": st.integers(1, 4),
+            "report": st.booleans(),
+        }
+    ),
+    examples=[
+        {"tag": 85, "numbers": [1, 2], "jobs": 2, "report": False},
+        {"tag": 86, "numbers": [], "jobs": 1, "report": True},
+    ],
+)
+def typed_arrays_are_results(stage: ClientStage, plan: Plan) -> None:
+    """All that the client waits for is answered with a vector that is a typed array, perhaps after progress
+    with one. It must stay connected, and a program that submits more when it has been answered must do so:
+    who asks for vectors in this shape has to read it.
+    """
+    stage.announce(*_ALL)
+    goes_on = stage.goes_on()
+    engine = _needing(stage, "typed_arrays", plan["jobs"])
+    vector = typed(plan["tag"], plan["numbers"])
+    before = len(engine.jobs)
+    for job in list(engine.open_jobs):
+        if plan["report"] and "progress" in engine.asked:
+            engine.send({"type": "worker_progress", "job_id": job.job_id, "progress": {"part": [vector]}})
+        engine.answer(job, embedding=vector, shape=[len(plan["numbers"])])
+    _demand_alive(stage, engine, "when it is answered with typed arrays")
+    if goes_on:
+        _demand_going_on(stage, engine, before, "when it is answered with typed arrays")

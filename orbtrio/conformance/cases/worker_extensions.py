@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cbor2 import CBORTag
 from hypothesis import strategies as st
 
+from orbtrio.conformance.cases.vectors import FORMATS
 from orbtrio.conformance.examples import PICTURE
 from orbtrio.conformance.model import Plan, Role, case
 from orbtrio.conformance.notation import diagnostic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from orbtrio.conformance.worker_bench import WorkerLink, WorkJob
     from orbtrio.conformance.worker_stage import WorkerStage
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 # One engine for all cases here, so that the worker stays connected from one to the next.
-_ALL: Final = ("cancel", "drain", "engine_errors", "inline_resources", "progress")
+_ALL: Final = ("cancel", "drain", "engine_errors", "inline_resources", "progress", "typed_arrays")
 
 # Seldom, for the program has to be started again.
 _SELDOM: Final = st.sampled_from([False, False, False, True])
@@ -288,3 +292,68 @@ def reports_are_about_jobs_in_hand(stage: WorkerStage, plan: Plan) -> None:
                 "no progress of a job after its answer",
                 diagnostic(entry),
             )
+
+
+@case(
+    "ORB-EXT-46",
+    "A worker makes typed arrays only for an engine that takes them, and of the same numbers",
+    role=Role.WORKER,
+    sentences=("X7.6",),
+    plans=st.fixed_dictionaries({"which": st.integers(0, 9), "stock_first": st.booleans()}),
+    examples=[{"which": 0, "stock_first": True}],
+)
+def typed_arrays_are_for_who_takes_them(stage: WorkerStage, plan: Plan) -> None:
+    """The same job is given twice: by an engine that announces no extension and by one that announces all of
+    them. To the first no typed array may be sent. To the second vectors may go as typed arrays, of as many
+    numbers as before, and the same ones up to rounding. An engine written from the spec may close the
+    connection over a tag that it does not know.
+    """
+    found: dict[bool, list[Any]] = {}
+    for announces in (False, True) if plan["stock_first"] else (True, False):
+        if announces:
+            _needing(stage, "typed_arrays")
+        else:
+            stage.announce()
+        job = stage.job(plan["which"])
+        stage.deliver(job)
+        stage.expect_answers([job], "the job is answered")
+        found[announces] = list(_vectors(job.answers[0].entry))
+    tags = [value for value in found[False] if isinstance(value, CBORTag)]
+    stage.demand(
+        not tags, "to an engine that announced no extensions no typed array is sent", diagnostic(tags[:1])
+    )
+    for plain, vector in zip(found[False], found[True], strict=False):
+        if isinstance(vector, CBORTag):
+            numbers = _numbers(vector)
+            stage.demand(
+                numbers is not None and len(numbers) == len(plain) and all(map(_alike, numbers, plain)),
+                f"a typed array has the numbers of the list that is sent to others: {diagnostic(plain)}",
+                diagnostic(vector if numbers is None else numbers),
+            )
+
+
+# Lists of numbers and typed arrays, in order, at any depth of maps and lists.
+def _vectors(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for member in value.values():
+            yield from _vectors(member)
+    elif isinstance(value, CBORTag) and value.tag in FORMATS:
+        yield value
+    elif isinstance(value, list):
+        if all(isinstance(member, float) for member in value):
+            yield value
+        else:
+            for member in value:
+                yield from _vectors(member)
+
+
+def _numbers(vector: CBORTag) -> list[float] | None:
+    form = FORMATS[vector.tag]
+    if not isinstance(vector.value, bytes) or len(vector.value) % struct.calcsize(form):
+        return None
+    return [number for (number,) in struct.iter_unpack(form, vector.value)]
+
+
+# Twice the same model: on some hardware not to the last bit.
+def _alike(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)

@@ -68,7 +68,7 @@ class ModelClient:
 
     def asks_for(self) -> list[str]:
         """The extensions that it asks for."""
-        return ["batched_responses", "cancel", "engine_errors", "progress"]
+        return ["batched_responses", "cancel", "engine_errors", "progress", "typed_arrays"]
 
     def understands(self, name: str) -> bool:
         """Whether the engine of this connection has announced an extension."""

@@ -1,11 +1,13 @@
 """The extensions, as the model engine has them: rules for those who asked, each again a method of its own.
 
-Progress, cancelling, draining, files that travel with a batch, answers that travel together, and a job's own
-deadline. A part of the model engine, between what becomes of jobs (`dispatch`) and what peers say (`engine`).
+Progress, cancelling, draining, files that travel with a batch, answers that travel together, a job's own
+deadline, and typed arrays. A part of the model engine, between what becomes of jobs (`dispatch`) and what
+peers say (`engine`).
 """
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
@@ -14,15 +16,17 @@ from orbtrio.conformance.zoo.dispatch import Client, DispatchRules, Job, Worker
 from orbtrio.conformance.zoo.wire import Connection, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from orbtrio.conformance.zoo.files import Resource
 
-__all__ = ["EXTENSIONS", "ExtensionRules"]
+__all__ = ["EXTENSIONS", "NUMBERS", "ExtensionRules", "tags_in"]
 
 EXTENSIONS: Final = frozenset(
-    {"batched_responses", "cancel", "drain", "engine_errors", "inline_resources", "progress"}
+    {"batched_responses", "cancel", "drain", "engine_errors", "inline_resources", "progress", "typed_arrays"}
 )
+# By tag, how a number of a typed array lies in its bytes.
+NUMBERS: Final = {81: ">f", 82: ">d", 85: "<f", 86: "<d"}
 # Of a file in a batch, besides its bytes and its path: the entry's heads and names.
 ENTRY_OVERHEAD: Final = 32
 
@@ -76,9 +80,10 @@ class ExtensionRules(DispatchRules):
     def on_report(self, worker: Worker, entry: dict[str, Any]) -> None:
         """The owner's, of a job that is open."""
         job = self.job_of(entry)
-        if job is not None and self.may_report(worker, job):
+        if job is not None and self.may_report(worker, job) and not self.is_broken(worker, entry):
             self.on_alive(job)
             if job.client is not None and self.wants_progress(job.client):
+                entry = self.reported_to(job.client, worker, entry)
                 self.send(job.client.connection, self.report_for(job, entry))
 
     def may_report(self, worker: Worker, job: Job) -> bool:
@@ -224,8 +229,12 @@ class ExtensionRules(DispatchRules):
             self.close_entry(worker, job_id)
 
     def on_result(self, worker: Worker, entry: dict[str, Any]) -> None:
+        if self.is_broken(worker, entry):
+            return
         self.on_recalled(worker, entry["id"])
-        super().on_result(worker, entry)
+        job = self.job_of(entry)
+        client = job.client if job is not None else None
+        super().on_result(worker, entry if client is None else self.entry_to(client, worker, entry))
 
     def abandon(self, job: Job) -> None:
         owner = job.owner
@@ -316,3 +325,61 @@ class ExtensionRules(DispatchRules):
         """The message."""
         parts = [{"job_id": response["job_id"], "output": response["output"]} for response in responses]
         return {"type": "worker_responses", "responses": parts}
+
+    # --- typed arrays ---------------------------------------------------------------------------------------
+
+    def makes_arrays(self, worker: Worker) -> bool:
+        """Whether its tags are typed arrays; of others they are tags like any other."""
+        return "typed_arrays" in worker.asked
+
+    def takes_arrays(self, client: Client) -> bool:
+        """Who did not ask gets lists."""
+        return "typed_arrays" in client.asked
+
+    def is_broken(self, worker: Worker, entry: dict[str, Any]) -> bool:
+        """Whether an entry has a typed array that is none: it does not count."""
+        return self.makes_arrays(worker) and any(not self.is_whole(tag) for tag in tags_in(entry))
+
+    def is_whole(self, tag: cbor2.CBORTag) -> bool:
+        """Bytes of whole numbers."""
+        return type(tag.value) is bytes and not len(tag.value) % struct.calcsize(NUMBERS[tag.tag])
+
+    def entry_to(self, client: Client, worker: Worker, entry: dict[str, Any]) -> dict[str, Any]:
+        """An entry as its client is to get it."""
+        if not self.makes_arrays(worker) or self.takes_arrays(client):
+            return entry
+        lists: dict[str, Any] = self.with_lists(entry)
+        return lists
+
+    def reported_to(self, client: Client, worker: Worker, entry: dict[str, Any]) -> dict[str, Any]:
+        """Likewise, of progress."""
+        return self.entry_to(client, worker, entry)
+
+    def with_lists(self, value: Any) -> Any:
+        """Lists in place of typed arrays, at any depth."""
+        if isinstance(value, dict):
+            return {name: self.with_lists(member) for name, member in value.items()}
+        if isinstance(value, list):
+            return [self.with_lists(member) for member in value]
+        if not isinstance(value, cbor2.CBORTag):
+            return value
+        if value.tag in NUMBERS:
+            return self.numbers_in(value)
+        return cbor2.CBORTag(value.tag, self.with_lists(value.value))
+
+    def numbers_in(self, tag: cbor2.CBORTag) -> list[float]:
+        """The numbers of a typed array."""
+        return [number for (number,) in struct.iter_unpack(NUMBERS[tag.tag], tag.value)]
+
+
+def tags_in(value: Any) -> Iterator[cbor2.CBORTag]:
+    """The typed arrays in a value, whole or not."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for member in value:
+            yield from tags_in(member)
+    elif isinstance(value, cbor2.CBORTag):
+        if value.tag in NUMBERS:
+            yield value
+        yield from tags_in(value.value)

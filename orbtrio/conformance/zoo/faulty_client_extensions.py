@@ -109,3 +109,21 @@ class DrownsInProgress(ModelClient):
         job = self.waiting.pop(message["job_id"], None)
         if job is not None:
             self.waiting[object()] = job
+
+
+@mutant("client-dies-of-typed-arrays", kills=("ORB-EXT-65",), role=Role.CLIENT)
+class DiesOfTypedArrays(ModelClient):
+    """Asks for typed arrays, and ends when one comes where it counts on a list."""
+
+    def on_answer(self, job_id: Any, output: Any) -> None:
+        if not isinstance(output.get("embedding", []), list):
+            raise Crashed("no list")
+
+
+@mutant("client-waits-for-lists", kills=("ORB-EXT-65",), role=Role.CLIENT)
+class WaitsForLists(ModelClient):
+    """Asks for typed arrays, and takes an answer with one for none."""
+
+    def on_response(self, job_id: Any, response: dict[str, Any]) -> None:
+        if isinstance(response["output"].get("embedding", []), list):
+            super().on_response(job_id, response)

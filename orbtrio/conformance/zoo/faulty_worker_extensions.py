@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cbor2
+
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.zoo.mutants import mutant
 from orbtrio.conformance.zoo.worker import ModelWorker
@@ -161,3 +163,28 @@ class ReportsAMap(ModelWorker):
 
     def report(self, entries: list[dict[str, Any]]) -> None:
         self.send({"type": "worker_progress", "progress": {entry["id"]: entry for entry in entries}})
+
+
+@mutant("worker-types-unannounced", kills=("ORB-EXT-46",), role=Role.WORKER)
+class TypesUnannounced(ModelWorker):
+    """Answers any engine with typed arrays."""
+
+    def vector(self, numbers: list[float]) -> Any:
+        return self.typed(numbers)
+
+
+@mutant("worker-types-half-a-number", kills=("ORB-EXT-46",), role=Role.WORKER)
+class TypesHalfANumber(ModelWorker):
+    """Loses the last byte of a typed array."""
+
+    def typed(self, numbers: list[float]) -> cbor2.CBORTag:
+        tag = super().typed(numbers)
+        return cbor2.CBORTag(tag.tag, tag.value[:-1])
+
+
+@mutant("worker-types-backwards", kills=("ORB-EXT-46",), role=Role.WORKER)
+class TypesBackwards(ModelWorker):
+    """Calls its bytes big-endian, which they are not."""
+
+    def typed(self, numbers: list[float]) -> cbor2.CBORTag:
+        return cbor2.CBORTag(82, super().typed(numbers).value)

@@ -307,7 +307,7 @@ class ModelWorker(WorkerExtensions):
     def embedding(self, content: bytes) -> dict[str, Any]:
         """A vector."""
         vector = [byte / 255 for byte in hashlib.sha256(content).digest()[:_DIMENSIONS]]
-        return {"embedding": vector, "shape": [_DIMENSIONS]}
+        return {"embedding": self.vector(vector), "shape": [_DIMENSIONS]}
 
     def motion_energy(self, job_input: dict[str, Any], content: list[bytes]) -> dict[str, Any]:
         """How much differs from the stream's last frame."""

@@ -1,14 +1,17 @@
 """The extensions, as the model worker has them: each again a method of its own.
 
 It reports when it begins with a batch and when it ends, answers cancelled jobs at once, drains when it is to
-end, and works on the files that come with a batch. All of that only on links whose engine announced it.
+end, works on the files that come with a batch, and answers with vectors as they lie in memory. All of that
+only on links whose engine announced it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 from wsproto.events import CloseConnection, Event
 
 from orbtrio.conformance.simulation import Exited
@@ -70,7 +73,7 @@ class WorkerExtensions:
 
     def asks_for(self) -> list[str]:
         """The extensions that it asks for."""
-        return ["cancel", "drain", "inline_resources", "progress"]
+        return ["cancel", "drain", "inline_resources", "progress", "typed_arrays"]
 
     def on_announcement(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """What the engine understands."""
@@ -101,6 +104,16 @@ class WorkerExtensions:
         """One message."""
         if entries:
             self.send({"type": "worker_progress", "progress": entries})
+
+    # --- typed arrays ---
+
+    def vector(self, numbers: list[float]) -> Any:
+        """Numbers of a result: as bytes, for an engine that takes those."""
+        return self.typed(numbers) if self.understands("typed_arrays") else numbers
+
+    def typed(self, numbers: list[float]) -> cbor2.CBORTag:
+        """As float64, little-endian."""
+        return cbor2.CBORTag(86, struct.pack(f"<{len(numbers)}d", *numbers))
 
     # --- cancelling ---
 

@@ -16,7 +16,7 @@ from orbtrio.conformance.zoo.mutants import mutants
 from tests.conformance.cases.client_judging import complaint_about, judge
 
 suite.all_cases()
-CASES = [f"ORB-EXT-{number}" for number in range(61, 65)]
+CASES = [f"ORB-EXT-{number}" for number in range(61, 66)]
 
 SAYS = {
     "client-cancels-unannounced": "cancel_request",
@@ -29,6 +29,8 @@ SAYS = {
     "client-deaf-to-many": "answered in one message; seen: no job after",
     "client-dies-of-progress": "when it is told of progress",
     "client-drowns-in-progress": "and answers; seen: no job after",
+    "client-dies-of-typed-arrays": "when it is answered with typed arrays",
+    "client-waits-for-lists": "answered with typed arrays; seen: no job after",
 }
 
 

@@ -16,7 +16,7 @@ from tests.conformance.cases.worker_judging import complaint, faults_for, judge
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ["ORB-EXT-41", "ORB-EXT-42", "ORB-EXT-43", "ORB-EXT-44", "ORB-EXT-45"]
+CASES = ["ORB-EXT-41", "ORB-EXT-42", "ORB-EXT-43", "ORB-EXT-44", "ORB-EXT-45", "ORB-EXT-46"]
 
 WORDS = {
     "worker-drains-unannounced": "worker_drain",
@@ -35,6 +35,9 @@ WORDS = {
     "worker-reports-late": '"percent": 100',
     "worker-reports-by-number": '"id": "0"',
     "worker-reports-a-map": "is a list of maps",
+    "worker-types-unannounced": "no typed array is sent",
+    "worker-types-half-a-number": "has the numbers of the list",
+    "worker-types-backwards": "has the numbers of the list",
 }
 
 

@@ -25,7 +25,7 @@ def test_it_introduces_itself_and_keeps_four_jobs_open() -> None:
         "type": "i_am_server",
         "version": "1.0.1",
         "token": "sesame",
-        "extensions": ["batched_responses", "cancel", "engine_errors", "progress"],
+        "extensions": ["batched_responses", "cancel", "engine_errors", "progress", "typed_arrays"],
     }
     assert [job.job_id for job in engine.open_jobs] == ["job-0", "job-1", "job-2", "job-3"]
     engine.answer(engine.open_jobs[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cbor2
 import pytest
 from wsproto.events import AcceptConnection
 
@@ -242,3 +243,22 @@ def test_answers_travel_together_to_who_asked(world: SimulatedWorld) -> None:
     world.wait(1.0)
     answer(one, ids(one)[-1])
     assert asker.messages[-1]["type"] == "worker_response"
+
+
+# --- typed arrays -------------------------------------------------------------------------------------------
+
+
+def test_typed_arrays_are_for_who_asked_and_broken_ones_for_nobody(world: SimulatedWorld) -> None:
+    here = asking(world, "typed_arrays", max_batch_size=3)
+    asker, stock = client(world, "typed_arrays"), client(world)
+    vector = cbor2.CBORTag(81, b"?\x80\0\0")
+    broken = cbor2.CBORTag(81, b"?")
+    asker.say(request("a", "b"))
+    stock.say(request("c"))
+    one, two, three = ids(here)
+    bad = {"id": two, "rows": [cbor2.CBORTag(1000, broken)]}
+    entries = [{"id": job_id, "rows": [cbor2.CBORTag(1000, vector), {"x": 1}]} for job_id in (one, three)]
+    here.say({"type": "worker_output", "output": [bad, *entries]})
+    [typed], [lists] = asker.messages, stock.messages
+    assert typed["output"]["rows"][0].value == vector
+    assert list(lists["output"]["rows"][0].value) == [1.0]

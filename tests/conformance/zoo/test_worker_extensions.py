@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from orbtrio.conformance.worker_stage import WorkerStage
 
-ALL = ("cancel", "drain", "inline_resources", "progress")
+ALL = ("cancel", "drain", "inline_resources", "progress", "typed_arrays")
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_it_reports_nothing_to_others(stage: WorkerStage) -> None:
     stage.announce()
     stage.barrier()
     assert stage.link().stray == []
+
+
+def test_its_vectors_are_bytes_for_who_takes_them(stage: WorkerStage) -> None:
+    [typed] = stage.barrier().answers
+    stage.announce()
+    [plain] = stage.barrier().answers
+    tag, numbers = typed.entry["embedding"], plain.entry["embedding"]
+    assert (tag.tag, tag.value) == (86, struct.pack("<8d", *numbers))
 
 
 def test_cancelled_jobs_are_answered_at_once_and_not_computed(stage: WorkerStage) -> None:
