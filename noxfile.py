@@ -95,7 +95,7 @@ def test(session: nox.Session, *arguments: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test, the workers' real models included, and the branch coverage that they must reach."""
-    install(session, "tests", extras="conformance,speed,demo")
+    install(session, "tests", extras="conformance,speed,demo,toolkit")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -140,7 +140,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, strictly, in the package, the workers and the tests."""
-    install(session, "tests", "types", extras="conformance,speed,demo")
+    install(session, "tests", "types", extras="conformance,speed,demo,toolkit")
     session.run("mypy", *session.posargs)
 
 
