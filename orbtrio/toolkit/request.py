@@ -127,12 +127,14 @@ class MultipartBody(httpx2.AsyncByteStream):
         file: Descriptor of the chunk, at its beginning; None for a form without.
 
     Attributes:
+        fields: As they were given.
         content_type: Names the boundary.
         content_length: In bytes. What a file grows by meanwhile is not sent.
     """
 
     def __init__(self, fields: Sequence[tuple[str, str]], file: int | None) -> None:
         boundary = secrets.token_hex(_BOUNDARY_BYTES)
+        self.fields = fields
         self.content_type = f"multipart/form-data; boundary={boundary}"
         line = b"--" + boundary.encode() + b"\r\n"
         parts: list[bytes] = []

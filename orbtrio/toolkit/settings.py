@@ -112,6 +112,12 @@ class ToolkitSettings:
     console: bool = setting(
         FLAG, False, "ORB_TOOLKIT_CONSOLE", "Serve a page at /console to try the engine by hand."
     )
+    no_worker: bool = setting(
+        FLAG,
+        False,
+        "ORB_TOOLKIT_NO_WORKER",
+        "Serve nothing else: no ORB engine is needed. Only with --console.",
+    )
     controller: str | None = setting(
         TEXT, None, "AIWARE_CONTROLLER", "The Controller's address, handed on to the engine."
     )
@@ -122,6 +128,8 @@ class ToolkitSettings:
     def __attrs_post_init__(self) -> None:
         if not self.command:
             raise ConfigError("no engine: name its program after the options, as in: -- ./engine --port 8888")
+        if self.no_worker and not self.console:
+            raise ConfigError("no_worker (ORB_TOOLKIT_NO_WORKER): then nothing is served; add --console")
         for field in attrs.fields(ToolkitSettings):
             value, is_url = getattr(self, field.name), field.name in ("process_url", "ready_url")
             if value is None and field.name in ("engine_id", "process_url"):
@@ -171,6 +179,8 @@ def load(
     values["engine_id"] = identifier.split(",")[0].strip()
     values.setdefault("cache_directory", _default_cache())
     given = {name: environ[name] for name in _WORKER_VARIABLES if name in environ}
+    if values.get("no_worker"):
+        given["WORKER_SECRET"] = "unused"
     worker = WorkerSettings.from_environ(given, worker_type=f"et:{values['engine_id']}")
     return ToolkitSettings(command=tuple(command), worker=worker, redis=_redis(environ), **values)
 
