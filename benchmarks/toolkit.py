@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -115,17 +115,16 @@ class _Client:
 
 
 class _Notified:
-    """The notification server: when each header arrived, and what it was."""
+    """The notification server."""
 
     def __init__(self) -> None:
-        self.arrived: deque[tuple[float, str]] = deque()
-        arrived = self.arrived
+        arrived = self._arrived = queue.SimpleQueue[tuple[float, str]]()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                arrived.append((time.time(), self.headers["x-aiware-chunk-timestamp"]))
+                arrived.put((time.time(), self.headers["x-aiware-chunk-timestamp"]))
                 self.rfile.read(int(self.headers["content-length"]))
                 self.send_response(204)
                 self.end_headers()
@@ -136,6 +135,13 @@ class _Notified:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def next(self) -> tuple[float, str]:
+        """When the next header arrived, and what it was. Nothing says that it comes before the answer."""
+        try:
+            return self._arrived.get(timeout=_PATIENCE)
+        except queue.Empty:
+            raise EngineFailed("a notice did not arrive") from None
 
     def close(self) -> None:
         self._server.shutdown()
@@ -186,7 +192,7 @@ def _round_trip(client: _Client, notified: _Notified, number: int, chunk: bytes)
     sent_at = repr(time.time())
     metadata = {"x-aiware-chunk-timestamp": sent_at}
     client.submit(f"trip-{number}", chunk, {"metadata": metadata, "sendOutputToUris": [notified.url]})
-    arrived_at, header = notified.arrived.popleft()
+    arrived_at, header = notified.next()
     if header != sent_at:
         raise EngineFailed(f"the header came as {header}, and not as {sent_at}")
     return arrived_at - float(sent_at)

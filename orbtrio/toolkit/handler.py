@@ -10,8 +10,8 @@ is fetched before the call, since old engines read nothing but the form. A strea
 fetched: the engine reads it through our ``/cache``. Either way ``cacheURI`` is a URL of ours, except for
 protocols that only the engine speaks (``rtsp``).
 
-Rejected: answering the job before the outputs have gone to ``sendOutputToUris``, which needs a task that
-outlives its job, and loses what it has not sent when the toolkit ends.
+The outputs go to ``sendOutputToUris`` while the job is answered, see `notices`. Rejected: to answer after
+that, for the engine's slot would wait for servers that it does not know.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class JobHandler:
                     return _failed(outcome.reason, outcome.message)
                 if not isinstance(outcome, Complete):
                     return {"status": "ignored", "outputs": []}
-                await self._notifier.send(task, item.outputs)
+                self._notifier.send(task, item.outputs)
         except _Refused as refused:
             return _failed(refused.reason, refused.message)
         result = {"status": "complete", "outputs": item.outputs}

@@ -1,7 +1,8 @@
 """The toolkit as a whole: which tasks there are, and what ends when.
 
     run_toolkit
-    ├─ HTTP server          for the engine's calls; ends last, for what is in hand may still call
+    ├─ HTTP server          for the engine's calls, and for the test console if it is asked for; ends last,
+    │                       for what is in hand may still call
     ├─ purge                of scratch directories, each hour or more often
     ├─ RunTimeTTL           ends the toolkit as a signal would (ET-15)
     └─ one life of the engine after the other
@@ -21,21 +22,23 @@ whoever started us sees our exit status, and may know better.
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.toolkit.calls import open_engine_client
+from orbtrio.toolkit.console import Console
 from orbtrio.toolkit.directories import Directories
 from orbtrio.toolkit.environment import engine_environment
 from orbtrio.toolkit.fetching import open_fetcher
 from orbtrio.toolkit.handler import JobHandler
 from orbtrio.toolkit.keys import open_keys
-from orbtrio.toolkit.notices import Notifier
+from orbtrio.toolkit.notices import open_notifier
 from orbtrio.toolkit.open_items import OpenItems, Urls
 from orbtrio.toolkit.process import EngineEnded, EngineUnusable, run_engine
 from orbtrio.toolkit.serving import serve
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import httpx2
+    from starlette.types import ASGIApp
 
     from orbtrio.toolkit.settings import ToolkitSettings
+    from orbtrio.worker import Job
 
 __all__ = ["keep_alive", "run_toolkit"]
 
@@ -87,24 +92,39 @@ async def run_toolkit(
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_engine_client(settings.concurrency))
         fetcher = await stack.enter_async_context(open_fetcher(settings.allowed_hosts))
+        notifier = await stack.enter_async_context(open_notifier(fetcher))
         keys = None
         if settings.redis is not None:
             keys = await stack.enter_async_context(open_keys(*settings.redis))
         # After those, which have nurseries of their own and must outlive all that uses them.
         nursery = await stack.enter_async_context(open_service_nursery())
         open_items = OpenItems()
-        app = Webhooks(open_items, fetcher, keys=keys, max_body_bytes=settings.max_result_bytes)
-        port = await nursery.start(_serve, app, settings, closing)
-        handler = JobHandler(
-            settings,
-            open_items=open_items,
-            urls=Urls(f"http://{_literal(settings.host)}:{port}"),
-            directories=directories,
-            fetcher=fetcher,
-            client=client,
-            notifier=Notifier(fetcher),
-            has_keys=keys is not None,
+
+        def make_handler(client: httpx2.AsyncClient) -> JobHandler:
+            return JobHandler(
+                settings,
+                open_items=open_items,
+                urls=Urls(f"http://{_literal(settings.host)}:{port}"),
+                directories=directories,
+                fetcher=fetcher,
+                client=client,
+                notifier=notifier,
+                has_keys=keys is not None,
+            )
+
+        # The console and the worker take turns.
+        turns = trio.CapacityLimiter(settings.concurrency)
+        console = None
+        if settings.console:
+            console = Console(settings, lambda client: partial(_in_turn, turns, make_handler(client)))
+        webhooks = Webhooks(
+            open_items, fetcher, keys=keys, max_body_bytes=settings.max_result_bytes, fallback=console
         )
+        app = webhooks if console is None else console.watching(webhooks)
+        port = await nursery.start(_serve, app, settings, closing)
+        if console is not None:
+            print(f"test console: {console.url(port)}", file=sys.stderr, flush=True)
+        handler = make_handler(client)
         # More often than things get old: each time, what is open here is marked as used for other toolkits.
         interval = min(_PURGE_INTERVAL, settings.purge_after / 2)
         nursery.start_soon(_purge, directories, open_items, interval)
@@ -112,7 +132,9 @@ async def run_toolkit(
             nursery.start_soon(_stop_after, settings.runtime_ttl, stop)
         task_status.started(handler)
         try:
-            await keep_alive(partial(_live, settings, environment, client, handler, stop), stop)
+            work = handler if console is None else partial(_in_turn, turns, handler)
+            live = partial(_live, settings, environment, client, work, stop)
+            await keep_alive(live if console is None else partial(_show_ready, console, live), stop)
         finally:
             closing.set()
     logger.info("stopped")
@@ -120,7 +142,7 @@ async def run_toolkit(
 
 # It ends by being told to, in good order; cancelled, it might wait for somebody who reads nothing.
 async def _serve(
-    app: Webhooks, settings: ToolkitSettings, closing: trio.Event, *, task_status: trio.TaskStatus[int]
+    app: ASGIApp, settings: ToolkitSettings, closing: trio.Event, *, task_status: trio.TaskStatus[int]
 ) -> None:
     with trio.CancelScope(shield=True):
         await serve(app, settings.host, settings.port, stop=closing, task_status=task_status)
@@ -162,7 +184,7 @@ async def _live(
     settings: ToolkitSettings,
     environment: Mapping[str, str],
     client: httpx2.AsyncClient,
-    handler: JobHandler,
+    handler: Callable[[Job], Awaitable[dict[str, Any]]],
     stop: trio.Event,
     ready: trio.Event,
 ) -> None:
@@ -178,6 +200,10 @@ async def _live(
         if starting.cancelled_caught:
             return
         ready.set()
+        if settings.no_worker:
+            logger.info("the engine is ready: serving the console alone")
+            await stop.wait()
+            return
         logger.info("the engine is ready: serving %s", worker.worker_type)
         await run_worker(
             handler,
@@ -193,6 +219,22 @@ async def _live(
 # Of an address, how it stands in a URL.
 def _literal(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+# The console sends nothing between two lives of the engine.
+async def _show_ready(
+    console: Console, live: Callable[[trio.Event], Awaitable[None]], ready: trio.Event
+) -> None:
+    console.ready = ready
+    try:
+        await live(ready)
+    finally:
+        console.ready = trio.Event()
+
+
+async def _in_turn(turns: trio.CapacityLimiter, handler: JobHandler, job: Job) -> dict[str, Any]:
+    async with turns:
+        return await handler(job)
 
 
 async def _cancel_at(event: trio.Event, scope: trio.CancelScope) -> None:

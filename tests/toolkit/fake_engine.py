@@ -113,7 +113,7 @@ class FakeEngine:
             raise self.source
         return await trio.Path(to).write_bytes(self.source)
 
-    async def send(self, task: TaskInput, outputs: list[dict[str, Any]]) -> None:
+    def send(self, task: TaskInput, outputs: list[dict[str, Any]]) -> None:
         """As `Notifier.send`."""
         self.notices.append((task, outputs))
 
