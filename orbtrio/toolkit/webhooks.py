@@ -1,12 +1,12 @@
 """Where the engine calls us: heartbeats, results, callbacks, its input, and shared keys.
 
 ```
-POST      /heartbeat/<token>    a heartbeat                    204, 400, 404, 410, 413
+POST      /heartbeat/<token>    a heartbeat                    204, 400, 403, 404, 410, 413
 POST      /result/<token>       a result                       the same
 POST      /callback/<token>     either; a heartbeat's token    the same
 POST      /external/<token>     either; for outside parties    the same
-GET       /cache/<token>        the input, see `cache`         200, 206, 404, 410
-GET POST  /keys/j<id>/<key>     shared by a job                200, 400, 404, 413, 500
+GET       /cache/<token>        the input, see `cache`         200, 206, 403, 404, 410
+GET POST  /keys/j<id>/<key>     shared by a job                200, 400, 403, 404, 413, 500
 GET POST  /keys/t<id>/<key>     shared by a task               the same
 ```
 
@@ -18,14 +18,21 @@ Callers are not trusted alike, the external URL being handed on to others. So an
 before its body is kept, a body has a largest size and a time to arrive in, and what cannot be understood is
 answered with words and changes nothing. Whoever is refused has his body thrown away up to a point: a server
 that closes a connection with unread bytes on it takes its own answer back.
+
+A browser on this machine is no engine, though any page in it can make it call us, and ``/keys`` needs no
+token. So what comes from a page, with an ``Origin``, is refused, and so is a ``Host`` that is neither an
+address nor a name of ours: that is a page that has let its own name point here. Outside parties come to
+``/external`` by whatever name a proxy has for us, and have a token.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import parse_qs, unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 import trio
 
@@ -44,7 +51,7 @@ if TYPE_CHECKING:
     from orbtrio.toolkit.keys import KeyStore
     from orbtrio.toolkit.open_items import OpenItems, Purpose
 
-__all__ = ["Webhooks"]
+__all__ = ["Webhooks", "is_named"]
 
 logger = logging.getLogger("orbtrio.toolkit.http")
 
@@ -94,6 +101,7 @@ class Webhooks:
         fetcher: Reads streams for ``/cache``.
         keys: The store behind ``/keys``; None if there is none.
         max_body_bytes: Largest result, and largest value of a key.
+        host: Where we listen: an address, or a name that callers may use too.
         fallback: What answers other paths, and WebSockets.
     """
 
@@ -104,12 +112,14 @@ class Webhooks:
         *,
         keys: KeyStore | None = None,
         max_body_bytes: int = 12 << 20,
+        host: str = "127.0.0.1",
         fallback: ASGIApp | None = None,
     ) -> None:
         self._open_items = open_items
         self._fetcher = fetcher
         self._keys = keys
         self._limit = max_body_bytes
+        self._host = host
         self._fallback = fallback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,10 +131,13 @@ class Webhooks:
         try:
             match scope["raw_path"].split(b"/"):
                 case [b"", hook, token] if hook in _HOOKS:
+                    self._check(request, any_host=hook == b"external")
                     await self._hook(*_HOOKS[hook], token.decode("latin-1"), request)
                 case [b"", b"cache", token]:
+                    self._check(request)
                     await self._cache(token.decode("latin-1"), request)
                 case [b"", b"keys", owner, key] if self._keys is not None:
+                    self._check(request)
                     await self._key(self._keys, _scoped(owner, key), request)
                 case _ if self._fallback is not None:
                     await self._fallback(scope, receive, send)
@@ -134,6 +147,13 @@ class Webhooks:
             await request.refuse(refused)
         except _Disconnected:
             pass
+
+    def _check(self, request: _Request, *, any_host: bool = False) -> None:
+        host = request.header(b"host")
+        if not any_host and host and not is_named(host.decode("latin-1"), self._host):
+            raise _Refused(403, "this is not the host that you think: use the URL that /process was given")
+        if request.header(b"origin"):
+            raise _Refused(403, "this is for engines, not for pages in browsers")
 
     async def _hook(
         self,
@@ -210,7 +230,7 @@ class _Request:
     @property
     def content_type(self) -> str:
         """What the body is said to be; empty if nothing sensible."""
-        text = self._header(b"content-type").decode("latin-1")
+        text = self.header(b"content-type").decode("latin-1")
         return text if text.isascii() and text.isprintable() else ""
 
     def expect(self, *methods: str) -> None:
@@ -222,7 +242,7 @@ class _Request:
     async def read(self, limit: int) -> bytes:
         """The body, if it is not longer and comes in time. Raises _Refused, _Disconnected."""
         too_large = _Refused(413, f"a body of more than {limit} bytes")
-        length = self._header(b"content-length")
+        length = self.header(b"content-length")
         if length.isdigit() and int(length) > limit:
             raise too_large
         parts, size = [], 0
@@ -270,8 +290,31 @@ class _Request:
         part: bytes = message.get("body", b"")
         return part
 
-    def _header(self, name: bytes) -> bytes:
+    def header(self, name: bytes) -> bytes:
+        """A header's value; empty without one. The name is in small letters."""
         return next((value for key, value in self._headers if key == name), b"")
+
+
+@lru_cache(maxsize=64)
+def is_named(host: str, own: str) -> bool:
+    """Whether a ``Host`` can mean us: an address, localhost, or the name that we listen at.
+
+    No page's own name is one of these, wherever that points (DNS rebinding). The port is not looked at, for
+    there may be a tunnel in between.
+
+    Args:
+        host: As the header has it.
+        own: Where we listen.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # A bracket that is never closed.
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name in ("localhost", own.lower())
+    return True
 
 
 async def _close(scope: Scope, receive: Receive, send: Send) -> None:

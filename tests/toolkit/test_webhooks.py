@@ -323,6 +323,75 @@ async def test_other_paths_and_sockets_are_somebody_elses_if_there_is_somebody()
     assert asked == ["http", "websocket"]
 
 
+STRANGERS = [
+    "evil.example",
+    "evil.example:80",
+    "127.0.0.1.evil.example",
+    "localhost.evil.example",
+    "[::1",
+    "@",
+]
+
+
+@pytest.mark.parametrize("host", STRANGERS)
+@pytest.mark.parametrize("purpose", ["heartbeat", "result", "callback", "cache"])
+async def test_no_page_reaches_us_by_a_name_of_its_own(purpose: str, host: str) -> None:
+    toolkit = Toolkit()
+    assert (await toolkit.post(toolkit.path(purpose), BODIES.get(purpose, b""), host=host)).status == 403
+    assert not toolkit.item.counters
+    assert not toolkit.item.outputs
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:1234", "localhost", "LOCALHOST:80", "[::1]:80", "10.0.0.5", "Toolkit.example"]
+)
+async def test_engines_reach_us_by_any_name_of_ours(host: str) -> None:
+    toolkit = Toolkit(host="toolkit.Example")
+    assert (await toolkit.post(toolkit.path("heartbeat"), RUNNING, host=host)).status == 204
+
+
+async def test_keys_are_for_no_page() -> None:
+    keys = Keys()
+    toolkit = Toolkit(keys=keys)
+    path = f"/keys/j{toolkit.item.task.internal_job_id}/key"
+    assert (await toolkit.post(path, b"value", host="evil.example")).status == 403
+    assert (await toolkit.post(path, b"value", host="localhost", origin="http://localhost:99")).status == 403
+    assert (await toolkit.post(path, b"value", origin="null")).status == 403
+    assert keys.kept == []
+    assert (await toolkit.post(path, b"value", host="localhost:99")).status == 200
+    assert keys.kept == [b"value"]
+
+
+class Keys:
+    """A store that only takes.
+
+    Attributes:
+        kept: What it has taken.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    async def set(self, key: Any, value: Any, ttl: int) -> None:
+        """As `KeyStore.set`."""
+        self.kept.append(value.data)
+
+
+@pytest.mark.parametrize("purpose", HOOKS)
+async def test_webhooks_are_for_no_page(purpose: str) -> None:
+    toolkit = Toolkit()
+    answer = await toolkit.post(
+        toolkit.path(purpose), BODIES[purpose], host="127.0.0.1", origin="http://127.0.0.1"
+    )
+    assert answer.status == 403
+
+
+async def test_et_84_outside_parties_come_by_any_name() -> None:
+    toolkit = Toolkit()
+    answer = await toolkit.post(toolkit.path("external"), RESULT, host="callbacks.example.com")
+    assert answer.status == 204
+
+
 async def test_web_sockets_are_closed() -> None:
     sent: list[Message] = []
 

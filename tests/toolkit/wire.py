@@ -49,7 +49,7 @@ Reply: TypeAlias = "Callable[[Seen, trio.abc.Stream], Awaitable[None]]"
 
 def request(method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """A request's bytes; with ``connection: close`` and a length unless the headers say otherwise."""
-    fields = {"host": "test", "connection": "close", "content-length": str(len(body)), **(headers or {})}
+    fields = {"host": "localhost", "connection": "close", "content-length": str(len(body)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value)
     return f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode() + body
 
