@@ -56,9 +56,6 @@ MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 # Most jobs of a batch, where nobody says so: the spec's.
 _BATCH_SIZE: Final = 32
 
-# Batches to have at hand for when one is done. More would only keep jobs from idler workers.
-_BATCHES_AT_HAND: Final = 1
-
 # What every worker of ours asks for. Messages of these go only to an engine that has announced them.
 _EXTENSIONS: Final = frozenset({"cancel", "drain", "progress", "typed_arrays"})
 
@@ -82,6 +79,7 @@ async def run_worker(
     *,
     batched: bool = False,
     concurrency: int = 1,
+    batches_at_hand: int = 1,
     prepare: Prepare | None = None,
     with_jobs: bool = False,
     stop: trio.Event | None = None,
@@ -162,6 +160,8 @@ async def run_worker(
         batched: The handler takes lists.
         concurrency: Calls of the handler that may run at once, in as many threads or tasks. Above 1 jobs
             begin in their order, but end in any.
+        batches_at_hand: How many may wait here while one is computed. 0 for jobs that take minutes, of which
+            the next could meanwhile be done by another worker; it costs a round trip to the engine for each.
         prepare: Takes the ``input`` of one job and returns what the handler gets. Called in up to
             `concurrency` threads at once, two at least, and for no more than two batches ahead of those that
             a call is free for; what it returned for those lies in memory.
@@ -201,7 +201,12 @@ async def run_worker(
     async with open_inline_files() if settings.inline_resources else nullcontext() as files:
         start_link = partial(Link, runner=runner, preparer=preparer, files=files, drain_timeout=drain_timeout)
         worker = _Worker(
-            start_link, settings, connect, trio.Event() if stop is None else stop, slots=runner.slots
+            start_link,
+            settings,
+            connect,
+            trio.Event() if stop is None else stop,
+            slots=runner.slots,
+            at_hand=batches_at_hand,
         )
         async with open_service_nursery() as nursery:
             nursery.start_soon(worker.watch_stop)
@@ -219,12 +224,14 @@ class _Worker:
         stop: trio.Event,
         *,
         slots: int,
+        at_hand: int,
     ) -> None:
         self._start_link = start_link
         self._settings = settings
         self._connect = connect
         self._stop = stop
         self._slots = slots
+        self._at_hand = at_hand
         self._extensions = _EXTENSIONS | ({"inline_resources"} if settings.inline_resources else set())
         # Around whatever may be left at once when asked to stop; a link sees to that itself.
         self._idle: trio.CancelScope | None = None
@@ -244,7 +251,7 @@ class _Worker:
                 max_batch_size=size,
                 max_latency=settings.max_latency,
                 eager=True,
-                max_unanswered_batches=math.ceil(self._slots / size) + _BATCHES_AT_HAND,
+                max_unanswered_batches=math.ceil(self._slots / size) + self._at_hand,
                 max_message_bytes=MAX_MESSAGE_BYTES,
                 extensions=self._extensions,
             )

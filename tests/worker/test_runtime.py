@@ -125,6 +125,23 @@ async def test_asks_for_batches_that_suit_its_handler(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("concurrency", "unanswered"), [(1, 1), (4, 4)])
+async def test_asks_for_no_job_that_it_cannot_begin_if_told_so(
+    engine: FakeEngine, nursery: trio.Nursery, concurrency: int, unanswered: int
+) -> None:
+    settings = WorkerSettings(worker_type="echo", worker_secret="hush", max_batch_size=1)
+    options: dict[str, Any] = {
+        "batches_at_hand": 0,
+        "concurrency": concurrency,
+        "open_stream": engine.open_stream,
+    }
+    nursery.start_soon(partial(run_worker, echo, settings, **options))
+    async with engine.connection() as link:
+        config = (await link.receive())["worker_config"]
+        assert config["max_unanswered_batches"] == unanswered
+        nursery.cancel_scope.cancel()
+
+
 async def test_is_started_once_it_has_registered(
     engine: FakeEngine, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
