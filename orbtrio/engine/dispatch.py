@@ -23,6 +23,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict, deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -131,8 +132,7 @@ class Pool:
         """A worker registered: it gets what waits for its type. P-13."""
         self.workers[queue] = None
         queue.hurried = self._hurried
-        queue.load_level = queue.load
-        self._levels.setdefault(queue.load_level, OrderedDict())[queue] = None
+        self._enter_level(queue, queue.load)
         backlog = living(self._backlog)
         self._backlog.clear()
         self._deal(backlog)
@@ -187,8 +187,14 @@ class Pool:
             self._blocked.pop(queue, None)
         if queue.load != queue.load_level:
             self._leave_level(queue)
-            queue.load_level = queue.load
-            self._levels.setdefault(queue.load_level, OrderedDict())[queue] = None
+            self._enter_level(queue, queue.load)
+
+    def _enter_level(self, queue: WorkerQueue, load: int) -> None:
+        queue.load_level = load
+        level = self._levels.get(load)
+        if level is None:
+            level = self._levels[load] = OrderedDict()
+        level[queue] = None
 
     def _leave_level(self, queue: WorkerQueue) -> None:
         level = self._levels[queue.load_level]
@@ -264,8 +270,8 @@ class Pool:
             stop = start + 1
             if queue is not None:
                 fits = queue.max_job_bytes
-                while stop < len(jobs) and stop - start < most:
-                    if len(jobs[stop].wire) > fits or (jobs[stop].files and not queue.takes(jobs[stop])):
+                for other in jobs[stop : start + most]:
+                    if len(other.wire) > fits or (other.files and not queue.takes(other)):
                         break
                     stop += 1
             yield queue, jobs[start:stop]
@@ -380,11 +386,5 @@ class Dispatcher:
 
     # Requests are mostly of one type: runs of it are dealt together.
     def _deal(self, jobs: list[Job]) -> None:
-        start = 0
-        while start < len(jobs):
-            worker_type = jobs[start].worker_type
-            stop = start + 1
-            while stop < len(jobs) and jobs[stop].worker_type == worker_type:
-                stop += 1
-            self._pools[worker_type].deal_new(jobs[start:stop])
-            start = stop
+        for worker_type, run in itertools.groupby(jobs, key=attrgetter("worker_type")):
+            self._pools[worker_type].deal_new(list(run))

@@ -20,7 +20,7 @@ import trio
 from orbtrio.engine.jobs import Job
 from orbtrio.engine.resources import StoreError
 from orbtrio.engine.watches import Watch
-from orbtrio.protocol import codec, references
+from orbtrio.protocol import codec, references, splice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping
@@ -130,14 +130,18 @@ class Intake:
         now = trio.current_time()
         deadline = now + self._config.job_timeout
         max_open_bytes = self._config.max_open_bytes
-        table = self._table
+        table, closed = self._table, self.closed
+        next_number, id_prefix = self._next_number, self._id_prefix
         open_jobs = requester.open_jobs
         jobs: list[Job] = []
         worker_type, pool = None, None
         for request in requests:
             client_job_id = request.client_job_id
-            head = codec.response_head(client_job_id)
-            key: Hashable = client_job_id if type(client_job_id) is str else head
+            key: Hashable
+            if type(client_job_id) is str:
+                key, head = client_job_id, splice.response_head_of_text(client_job_id.encode())
+            else:
+                key = head = codec.response_head(client_job_id)
             if request.worker_type != worker_type:
                 worker_type = request.worker_type
                 pool = self._dispatcher.pool(worker_type)
@@ -154,7 +158,7 @@ class Intake:
             if (
                 pool is None
                 or key in open_jobs
-                or self.closed
+                or closed
                 or len(head) > _MAX_JOB_ID_BYTES
                 or table.size_bytes >= max_open_bytes
                 or not pool.has_room(affinity)
@@ -169,12 +173,14 @@ class Intake:
                 job_input = references.replace(
                     job_input, {name: files[name].path for name in request.references}
                 )
-            number = self._next_number()
-            job_id = self._id_prefix + str(number)
+            number = next_number()
+            job_id = id_prefix + str(number)
             if pool.flat:
                 wire = codec.encode_flat_job(job_id, job_input, request.extra, time.time() * 1000)
+            elif request.encoded is not None:
+                wire = splice.batch_job(job_id.encode(), request.encoded)
             else:
-                wire = codec.encode_job(job_id, request.encoded or job_input, request.extra)
+                wire = codec.encode_job(job_id, job_input, request.extra)
             for file in job_files:
                 self._store.retain(file)
             pool.enter()

@@ -147,10 +147,12 @@ class WorkerQueue:
     @property
     def blocked(self) -> bool:
         """Whether nothing may be sent now, whatever waits."""
+        return self._is_blocked(self._head())
+
+    def _is_blocked(self, head: Job | None) -> bool:
         open_batches = len(self._open_batches)
         if open_batches >= self._credit or self._clogged or self._suspect_is_out:
             return True
-        head = self._head()
         return open_batches > 0 and head is not None and head.deliveries >= _SUSPECT_AFTER
 
     @property
@@ -172,7 +174,7 @@ class WorkerQueue:
     def due(self) -> float:
         """When the waiting jobs leave even if they fill no batch; infinity if none does or may."""
         head = self._head()
-        if head is None or self.blocked:
+        if head is None or self._is_blocked(head):
             return math.inf
         if self.hurried or (self.eager and not self._open_batches):
             return -math.inf
@@ -280,15 +282,16 @@ class WorkerQueue:
 
     def send_due(self) -> None:
         """Send every batch that the rules let go now, and set the alarm for the next."""
-        now = trio.current_time()
         due = self.due
-        while due <= now or (due < math.inf and self.is_full):
-            self._send_batch(now)
-            due = self.due
+        if due < math.inf:
+            now = trio.current_time()
+            while due <= now or (due < math.inf and self.is_full):
+                self._send_batch(now)
+                due = self.due
         # Lowered, never raised: under load full batches keep leaving and the head gets younger while the
         # batcher sleeps. To wake once per latency, look, and sleep on costs less than moving a deadline for
         # every batch.
-        if due < self.alarm.deadline:
+        if due < math.inf and due < self.alarm.deadline:
             self.alarm.deadline = due
         self._lane.note_load(self)
         if self.draining and not self.jobs_in_flight:

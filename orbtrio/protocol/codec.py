@@ -104,7 +104,7 @@ def decode(
         ResourceRejected: a resource is too large, missing or unused (1009).
     """
     raw = raw.removeprefix(_SELF_DESCRIBED)
-    if not unwrap_typed_arrays and raw.startswith(cut.REQUESTS):
+    if not unwrap_typed_arrays:
         jobs = cut.cut_request(raw)
         if jobs is not None:
             return WorkerRequest(jobs, [])
@@ -193,20 +193,15 @@ def _with_short_error(entry: bytes) -> bytes:
 # --- Messages to bytes, in pieces -------------------------------------------------------------------------
 
 
-def encode_job(job_id: str, input: dict[str, Any] | bytes, extra: Mapping[str, Any] | None = None) -> bytes:
+def encode_job(job_id: str, input: dict[str, Any], extra: Mapping[str, Any] | None = None) -> bytes:
     """One job of a batch: ``{id, input, ...extra}``. Nothing in `extra` shadows the other two.
 
     The caller vouches for the values: they came out of `decode`, or have been through `encode_value`.
-
-    Args:
-        job_id: The engine's id of the job.
-        input: What the worker gets; encoded already if there is no `extra`.
-        extra: What stands beside it.
     """
     if extra:
         own = {"id": job_id, "input": input}
         return cbor2.dumps(own | dict(extra) | own)
-    return splice.batch_job(job_id.encode(), input if type(input) is bytes else cbor2.dumps(input))
+    return splice.batch_job(job_id.encode(), cbor2.dumps(input))
 
 
 def encode_flat_job(

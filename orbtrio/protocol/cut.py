@@ -17,6 +17,8 @@ expression for the guess (0.3 µs more).
 
 from __future__ import annotations
 
+from functools import lru_cache
+from itertools import islice
 from typing import Final
 
 from orbtrio.protocol.decoding import ENGINE_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
@@ -42,6 +44,8 @@ _ALIKE: Final = 1 + 3 + 1 + 16
 _JOB: Final = b"\xa3\x66job_id"
 _WORKER_TYPE: Final = b"\x6bworker_type"
 _INPUT: Final = b"\x65input"
+_EMPTY: Final = bytes((ARRAY,))
+_LONG: Final = bytes((ARRAY + 24,))
 _MARKER: Final = MARKER.encode()
 
 
@@ -89,62 +93,69 @@ def cut_request(raw: bytes) -> list[JobRequest] | None:
 
     The usual form is that of the spec's example: three fields in this order, the id and the type short text.
     """
-    if len(raw) > WALK_ABOVE or _MARKER in raw:
-        return None
     for beginning in REQUESTS:
         if raw.startswith(beginning):
-            members, start = _members(raw, len(beginning))
-            before, *rests = raw.split(_JOB)
-            if len(before) != start or len(rests) != members or members > MAX_JOBS:
-                return None
-            try:
-                return _jobs(rests)
-            except (IndexError, UnicodeDecodeError):
-                return None
-    return None
+            break
+    else:
+        return None
+    if len(raw) > WALK_ABOVE or _MARKER in raw:
+        return None
+    members, start = _members(raw, len(beginning))
+    rests = raw.split(_JOB)
+    if len(rests[0]) != start or not 0 < members == len(rests) - 1 <= MAX_JOBS:
+        return None
+    try:
+        return _jobs(rests)
+    except (IndexError, UnicodeDecodeError):
+        return None
 
 
 # The number of members of an array, and where they begin; no number if it is no array.
 def _members(raw: bytes, at: int) -> tuple[int, int]:
-    return argument(raw, at) if raw[at : at + 1] and raw[at] & 0xE0 == ARRAY else (-1, at)
+    head = raw[at : at + 1]
+    if _EMPTY < head < _LONG:
+        return head[0] - ARRAY, at + 1
+    return argument(raw, at) if head and head[0] & 0xE0 == ARRAY else (-1, at)
 
 
-# The jobs, given what stands behind `_JOB` in each.
+# The jobs, given what stands behind `_JOB` in each but the first.
 def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
-    names: list[tuple[str, str]] = []
+    jobs: list[JobRequest] = []
     inputs: list[bytes] = []
-    worker_type, between = "", b""  # what stands between an id and an input; mostly the same in all jobs
-    for rest in rests:
+    worker_type, between = "", _INPUT  # what stands between an id and an input; mostly the same in all jobs
+    for rest in islice(rests, 1, None):
         start, size = 1, rest[0] - TEXT
         if not 0 <= size < 24:
             if size != 24:
                 return None
             start, size = 2, rest[1]
         stop = start + size
-        if not between or not rest.startswith(between, stop):
-            found = _worker_type(rest, stop)
-            if found is None:
-                return None
-            worker_type, between = found
-        names.append((rest[start:stop].decode(), worker_type))
-        inputs.append(rest[stop + len(between) :])
+        if not rest.startswith(between, stop):
+            between = rest[stop : rest.find(_INPUT, stop) + len(_INPUT)]
+            worker_type = _worker_type(between)
+        if not worker_type:
+            return None
+        encoded = rest[stop + len(between) :]
+        inputs.append(encoded)
+        jobs.append(JobRequest(rest[start:stop].decode(), worker_type, {}, None, (), encoded))
     values = load_parts(inputs, depth=3, tags=ENGINE_TAGS)
     if values is None:
         return None
-    jobs: list[JobRequest] = []
-    for (client_job_id, worker_type), job_input, encoded in zip(names, values, inputs, strict=True):
+    for job, job_input in zip(jobs, values, strict=True):
         if type(job_input) is not dict:
             return None
-        jobs.append(JobRequest(client_job_id, worker_type, job_input, None, (), encoded))
+        job.input = job_input
     return jobs
 
 
-# The worker type of a job, if it is short, and all that stands between the job's id and its input.
-def _worker_type(rest: bytes, at: int) -> tuple[str, bytes] | None:
-    start = at + len(_WORKER_TYPE) + 1
-    if not rest.startswith(_WORKER_TYPE, at):
-        return None
-    stop = start + rest[start - 1] - TEXT
-    if not start < stop < start + 24 or not rest.startswith(_INPUT, stop):
-        return None
-    return rest[start:stop].decode(), rest[at : stop + len(_INPUT)]
+# The worker type, given all that stands between a job's id and its input; empty if that is not as usual.
+# There are few types, and many messages of one job.
+@lru_cache(256)
+def _worker_type(between: bytes) -> str:
+    start = len(_WORKER_TYPE) + 1
+    stop = len(between) - len(_INPUT)
+    if not (between.startswith(_WORKER_TYPE) and between.endswith(_INPUT)):
+        return ""
+    if not start < stop < start + 24 or between[start - 1] != TEXT + stop - start:
+        return ""
+    return between[start:stop].decode()

@@ -182,7 +182,7 @@ def test_a_usual_request_is_cut_into_its_jobs(head: bytes) -> None:
         (name, f"t{len(name) % 3}", cbor2.dumps(value)) for name, value in zip(names, inputs, strict=True)
     ]
     assert parts(head + array(*jobs)) == expected
-    assert cut_request(head + b"\x80") == []
+    assert cut_request(head + b"\x80") is None
 
 
 @given(worker_request_wire())
@@ -228,7 +228,7 @@ def test_cuts_requests_exactly_as_the_decoder_reads_them_thousands_of_times() ->
         for raw in (friendly.message(), hostile.message()):
             cut += compare_request(raw)
             compare_request(friendly.damage(raw))
-    assert cut > 1000
+    assert cut > 800
 
 
 def compare_request(raw: bytes) -> bool:
