@@ -118,7 +118,12 @@ async def run_toolkit(
         if settings.console:
             console = Console(settings, lambda client: partial(_in_turn, turns, make_handler(client)))
         webhooks = Webhooks(
-            open_items, fetcher, keys=keys, max_body_bytes=settings.max_result_bytes, fallback=console
+            open_items,
+            fetcher,
+            keys=keys,
+            max_body_bytes=settings.max_result_bytes,
+            host=settings.host,
+            fallback=console,
         )
         app = webhooks if console is None else console.watching(webhooks)
         port = await nursery.start(_serve, app, settings, closing)
@@ -188,10 +193,7 @@ async def _live(
     stop: trio.Event,
     ready: trio.Event,
 ) -> None:
-    worker = settings.worker
-    if settings.concurrency == 1:
-        # What waits here could be begun by another instance.
-        worker = attrs.evolve(worker, max_batch_size=1)
+    worker = attrs.evolve(settings.worker, max_batch_size=1)
     async with open_service_nursery() as nursery:
         starting = trio.CancelScope()
         nursery.start_soon(_cancel_at, stop, starting)
@@ -209,6 +211,8 @@ async def _live(
             handler,
             worker,
             concurrency=settings.concurrency,
+            # What waits here could be begun by another instance.
+            batches_at_hand=0,
             with_jobs=True,
             stop=stop,
             # Whatever is in hand is over by then.

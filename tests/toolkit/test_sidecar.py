@@ -16,14 +16,15 @@ from orbtrio.toolkit.sidecar import keep_alive, run_toolkit
 from orbtrio.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from trio.testing import MockClock
 
-# Everything that a chunk engine needs, in the standard library. Told to crash, it does so once.
+# Everything that a chunk engine needs, in the standard library. Told to crash, it does so once; told to wait,
+# it does so until there is the file that is named in the chunk.
 ENGINE: Final = """
-import http.server, os, pathlib, sys
+import http.server, os, pathlib, re, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200, b"")
@@ -33,6 +34,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if b"crash" in body and not crashed.exists():
             crashed.touch()
             os._exit(3)
+        for path in re.findall(b"wait (.+?)\\r?\\n", body):
+            while not os.path.exists(path):
+                time.sleep(0.05)
         self.answer(200, b'{"object": [{"size": %d}]}' % body.count(b"#"))
     def answer(self, status, body):
         self.send_response(status)
@@ -110,6 +114,31 @@ async def test_engine_that_crashes_is_started_again_and_its_job_is_done(
     nursery.start_soon(lambda: run_toolkit(stage.settings(concurrency=2), {}, stop=stage.stop))
     output = await stage.ask("crash ##")
     assert output["outputs"][0]["output"]["object"] == [{"size": 2}]
+    stage.stop.set()
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(50):
+        while True:
+            if condition():
+                return
+            await trio.sleep(0.02)
+
+
+async def test_no_job_waits_behind_a_long_one_that_another_instance_could_begin(
+    stage: Stage, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    def unanswered() -> list[int]:
+        return [worker.unanswered for worker in stage.engine.statistics().workers]
+
+    nursery.start_soon(lambda: run_toolkit(stage.settings(), {}, stop=stage.stop))
+    async with trio.open_nursery() as asking:
+        asking.start_soon(stage.ask, f"wait {tmp_path / 'go'}\n")
+        asking.start_soon(stage.ask, f"wait {tmp_path / 'go'}\n")
+        await eventually(lambda: unanswered() == [1])
+        nursery.start_soon(lambda: run_toolkit(stage.settings(), {}, stop=stage.stop))
+        await eventually(lambda: unanswered() == [1, 1])
+        (tmp_path / "go").touch()
     stage.stop.set()
 
 
