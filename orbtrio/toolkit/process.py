@@ -26,7 +26,7 @@ from orbtrio.errors import ConfigError, OrbError
 from orbtrio.processes import LAST_WORDS, Relay, how_it_ended, kill_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orbtrio.toolkit.settings import ToolkitSettings
 
@@ -54,6 +54,7 @@ async def run_engine(
     environ: Mapping[str, str],
     client: httpx2.AsyncClient,
     *,
+    on_end: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the HTTP engine until its process ends, or, when cancelled, end it.
@@ -62,6 +63,7 @@ async def run_engine(
         settings: What to start, and where it will answer.
         environ: Its environment.
         client: To ask whether it is ready.
+        on_end: Called as soon as its process has ended. The error comes later, when what it said has arrived.
         task_status: Started when it is ready.
 
     Raises:
@@ -88,6 +90,7 @@ async def run_engine(
             nursery.start_soon(relay.run)
             nursery.start_soon(_announce, settings, client, task_status)
             status = await process.wait()
+            on_end()
             with trio.move_on_after(LAST_WORDS):
                 await relay.done.wait()
             said = f"; the last it said: {relay.last_line:.500}" if relay.last_line else ""

@@ -195,10 +195,12 @@ async def _live(
 ) -> None:
     worker = attrs.evolve(settings.worker, max_batch_size=1)
     async with open_service_nursery() as nursery:
-        starting = trio.CancelScope()
+        starting, working = trio.CancelScope(), trio.CancelScope()
         nursery.start_soon(_cancel_at, stop, starting)
         with starting:
-            await nursery.start(run_engine, settings, environment, client)
+            # At once, for a call that has met the end of the engine fails for good after 0.3 s.
+            run = partial(run_engine, settings, environment, client, on_end=working.cancel)
+            await nursery.start(run)
         if starting.cancelled_caught:
             return
         ready.set()
@@ -207,17 +209,20 @@ async def _live(
             await stop.wait()
             return
         logger.info("the engine is ready: serving %s", worker.worker_type)
-        await run_worker(
-            handler,
-            worker,
-            concurrency=settings.concurrency,
-            # What waits here could be begun by another instance.
-            batches_at_hand=0,
-            with_jobs=True,
-            stop=stop,
-            # Whatever is in hand is over by then.
-            drain_timeout=settings.max_ttl,
-        )
+        with working:
+            await run_worker(
+                handler,
+                worker,
+                concurrency=settings.concurrency,
+                # What waits here could be begun by another instance.
+                batches_at_hand=0,
+                with_jobs=True,
+                stop=stop,
+                # Whatever is in hand is over by then.
+                drain_timeout=settings.max_ttl,
+            )
+        if working.cancelled_caught:
+            await trio.sleep_forever()  # How the engine has ended will be told.
 
 
 # Of an address, how it stands in a URL.

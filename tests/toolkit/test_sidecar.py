@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Everything that a chunk engine needs, in the standard library. Told to crash, it does so once; told to wait,
 # it does so until there is the file that is named in the chunk.
 ENGINE: Final = """
-import http.server, os, pathlib, re, sys, time
+import http.server, os, pathlib, re, subprocess, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200, b"")
@@ -33,6 +33,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         crashed = pathlib.Path(sys.argv[2])
         if b"crash" in body and not crashed.exists():
             crashed.touch()
+            # What it leaves behind keeps its output open.
+            subprocess.Popen(["sleep", "3"], start_new_session=True)
             os._exit(3)
         for path in re.findall(b"wait (.+?)\\r?\\n", body):
             while not os.path.exists(path):
