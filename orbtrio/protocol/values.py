@@ -3,6 +3,10 @@
 The library has tags for many of Python's types, but nobody would turn those into these types again: a set or
 a date is refused, and so is whatever else would arrive as something else. Arrays of floats are not refused in
 a worker's results: see `arrays`.
+
+What is made of maps, lists, text, numbers and bytes alone, as nearly all is, has been proved when it has been
+looked through: only what is large, deep, or of other kinds is walked once more when it is encoded, as by
+whoever receives it.
 """
 
 from __future__ import annotations
@@ -30,23 +34,33 @@ def encode_value(value: Any, *, typed_arrays: bool | None = None) -> bytes:
         InvalidMessage: the other end would refuse it, or get something else: a key that is no text, a set, a
             date, more than 62 levels.
     """
-    has_arrays = _refuse_unsendable(value, with_arrays=typed_arrays is not None)
+    plain, has_arrays = _look_through(value, with_arrays=typed_arrays is not None)
     try:
         if has_arrays:
-            typed = bool(typed_arrays)
-
-            def write(encoder: Any, member: object) -> None:
-                encoder.write(arrays.array_item(member, typed=typed))
-
-            # The library has an opinion of its own of the standard library's arrays, and none of others.
-            raw = cbor2.dumps(value, default=write, encoders={array: write, memoryview: write})
+            raw = cbor2.dumps(value, **(_AS_TYPED_ARRAYS if typed_arrays else _AS_LISTS))
         else:
             raw = cbor2.dumps(value)
     except (cbor2.CBORError, ValueError) as error:
         raise InvalidMessage(f"cannot be encoded: {error}") from error
-    scan.check(raw, depth=2)  # it will stand in a list in a message
+    if not plain or len(raw) > _WALK_ABOVE:
+        scan.check(raw, depth=2)  # it will stand in a list in a message
     return raw
 
+
+# How arrays are written: the library has an opinion of the standard library's, and none of others.
+def _writing(*, typed: bool) -> dict[str, Any]:
+    def write(encoder: Any, member: object) -> None:
+        encoder.write(arrays.array_item(member, typed=typed))
+
+    return {"default": write, "encoders": {array: write, memoryview: write}}
+
+
+_AS_TYPED_ARRAYS: Final = _writing(typed=True)
+_AS_LISTS: Final = _writing(typed=False)
+
+# Of so many bytes, not even the costliest are too much for a message; and so many levels are none too many.
+_WALK_ABOVE: Final = 32 * 1024
+_DEEP: Final = 48
 
 # Most values are of the first kind. In the second are their subclasses, and what another peer may have sent.
 _PLAIN: Final = frozenset({str, float, bytes, bool, type(None)})
@@ -58,31 +72,46 @@ _SENDABLE: Final = (
     bytearray,
     type(None),
     cbor2.CBORSimpleValue,
+    cbor2.CBORTag,
     type(cbor2.undefined),
 )
 
 
-# Whether there are arrays in it. The library recurses: ten thousand levels would take it to the end of the
-# stack, and the process with it.
-def _refuse_unsendable(value: object, *, with_arrays: bool) -> bool:
-    found = False
+# Whether all in it is proved, and whether there are arrays in it. The library recurses: ten thousand levels
+# would take it to the end of the stack, and the process with it.
+def _look_through(value: object, *, with_arrays: bool) -> tuple[bool, bool]:
+    plain, found = True, False
     level = [value]
-    for _ in range(scan.MAX_DEPTH):
+    for depth in range(scan.MAX_DEPTH):
         below: list[object] = []
         for item in level:
-            if isinstance(item, Mapping):
-                below += [member for member in item.values() if type(member) not in _PLAIN]
+            kind = type(item)
+            if kind is dict or isinstance(item, Mapping):
+                try:
+                    "".join(item)  # type: ignore[arg-type]  # that is the question
+                except TypeError:
+                    raise InvalidMessage("cannot be encoded: a key that is no text") from None
+                below += [member for member in item.values() if type(member) not in _PLAIN]  # type: ignore[attr-defined]
+            elif kind is int:
+                _refuse_large(item)  # type: ignore[arg-type]
             elif isinstance(item, (list, tuple)):
                 below += [member for member in item if type(member) not in _PLAIN]
-            elif isinstance(item, cbor2.CBORTag):
-                below.append(item.value)
-            elif isinstance(item, int) and not -(1 << 64) <= item < 1 << 64:
-                raise InvalidMessage("cannot be encoded: a number of more than 64 bits")
-            elif not isinstance(item, _SENDABLE):
-                if not (with_arrays and arrays.is_array(item)):
-                    raise InvalidMessage(f"cannot be encoded: {type(item).__name__}")
+            elif isinstance(item, _SENDABLE):
+                plain = False
+                if isinstance(item, cbor2.CBORTag):
+                    below.append(item.value)
+                elif isinstance(item, int):
+                    _refuse_large(item)
+            elif with_arrays and arrays.is_array(item):
                 found = True
+            else:
+                raise InvalidMessage(f"cannot be encoded: {kind.__name__}")
         if not below:
-            return found
+            return plain and depth < _DEEP, found
         level = below
     raise InvalidMessage(f"cannot be encoded: more than {scan.MAX_DEPTH} levels")
+
+
+def _refuse_large(number: int) -> None:
+    if not -(1 << 64) <= number < 1 << 64:
+        raise InvalidMessage("cannot be encoded: a number of more than 64 bits")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import enum
 from array import array
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from orbtrio.errors import InvalidMessage
+from orbtrio.protocol import scan
 from orbtrio.protocol.values import encode_value
 
 VECTOR = [0.5, -1.25, 3.0]
@@ -59,3 +62,44 @@ def test_what_is_too_much_as_a_list_is_not_as_a_typed_array() -> None:
     with pytest.raises(InvalidMessage, match="too complex"):
         encode_value(vector, typed_arrays=False)
     assert len(encode_value(vector, typed_arrays=True)) == 4 * len(vector) + 7
+
+
+class Number(enum.IntEnum):
+    """Numbers of another kind."""
+
+    ONE = 1
+    HUGE = 1 << 70
+
+
+class Fields(collections.UserDict[Any, Any]):
+    """A map of another kind."""
+
+
+def test_subclasses_of_what_can_be_sent_can_be_sent_in_the_same_bounds() -> None:
+    value = {"n": Number.ONE, "m": Fields({"x": 1}), "t": (1, [2])}
+    assert cbor2.loads(encode_value(value)) == {"n": 1, "m": {"x": 1}, "t": [1, [2]]}
+    for bad, problem in (
+        (Number.HUGE, "more than 64 bits"),
+        (1 << 70, "more than 64 bits"),
+        (Fields({1: 2}), "a key that is no text"),
+        ({b"x": 2}, "a key that is no text"),
+    ):
+        with pytest.raises(InvalidMessage, match=f"cannot be encoded: .*{problem}"):
+            encode_value({"x": [bad]})
+
+
+@pytest.mark.parametrize("count", [61, 62, 63])
+def test_what_is_not_walked_again_arrives(count: int) -> None:
+    """By depth and by size, whatever is encoded is what a receiver takes."""
+    value: Any = 0
+    for _ in range(count):
+        value = [value]
+    for size in (1, 40_000):
+        whole = {"x": value, "y": "y" * size}
+        try:
+            raw = encode_value(whole)
+        except InvalidMessage:
+            assert count > 61
+        else:
+            assert count == 61
+            scan.check(raw, depth=2)
