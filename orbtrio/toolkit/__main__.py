@@ -3,14 +3,16 @@
 Images call this program ``/opt/aiware/engine`` or ``/app/engine``: a link of that name to ``orbtrio-toolkit``
 works, for everything that is no option of ours is the engine and its arguments.
 
-The first SIGTERM or SIGINT finishes what is in hand, the second ends at once. Exit status 0: told to stop, or
-RunTimeTTL is over. 1: the engine was never ready, or keeps ending before it is. 2: settings that cannot work.
+The first SIGTERM or SIGINT finishes what is in hand, the second ends us and the engine at once. Exit status
+0: told to stop, or RunTimeTTL is over. 1: the engine was never ready, or keeps ending before it is. 2:
+settings that cannot work.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ import trio
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.errors import ConfigError
-from orbtrio.toolkit.process import EngineUnusable
+from orbtrio.toolkit.process import EngineUnusable, kill_engines
 from orbtrio.toolkit.settings import load
 from orbtrio.toolkit.sidecar import run_toolkit
 from orbtrio.worker.program import log_to_stderr, watch_signals
@@ -60,8 +62,23 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 async def _serve(settings: ToolkitSettings, environ: Mapping[str, str]) -> None:
     stop = trio.Event()
     async with open_service_nursery() as nursery:
-        await nursery.start(watch_signals, stop)
+        await nursery.start(_watch_signals, stop)
         await run_toolkit(settings, environ, stop=stop)
+
+
+async def _watch_signals(
+    stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await watch_signals(stop, task_status=task_status)
+    # Their default would end us and leave the engine, which has a session of its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
+
+
+def _end_at_once(number: int, _: object) -> None:
+    kill_engines()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 if __name__ == "__main__":

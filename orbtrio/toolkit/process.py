@@ -2,8 +2,8 @@
 
 `run_engine` is one life of it. What it prints goes to our standard error with ``FROM ENGINE`` before each
 line, as operators of the platform look for it. Its end is ours to see: SIGTERM, five seconds, then SIGKILL
-for it and all that it has started. (A toolkit that is itself killed cannot do that; in a container the
-runtime does.)
+for it and all that it has started. Whoever ends this program in a hurry calls `kill_engines`. (A toolkit that
+is itself killed cannot do that; in a container the runtime does.)
 
 Ready means that its ready webhook answers 200 (ET-67); 500 means that it never will be. Without such a
 webhook it is ready when the port of its process webhook accepts, because engines exist that have none
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from orbtrio.toolkit.settings import ToolkitSettings
 
-__all__ = ["EngineEnded", "EngineUnusable", "run_engine", "wait_ready"]
+__all__ = ["EngineEnded", "EngineUnusable", "kill_engines", "run_engine", "wait_ready"]
 
 _NAME: Final = "FROM ENGINE"
 # From SIGTERM to SIGKILL, in seconds.
@@ -39,6 +39,9 @@ _GRACE: Final = 5.0
 _FIRST_POLL: Final = 0.1
 _POLL: Final = 1.0
 _ANSWER_TIMEOUT: Final = 5.0
+
+# Those of this program that have not been ended.
+_running: Final[set[trio.Process]] = set()
 
 
 class EngineUnusable(OrbError):
@@ -83,6 +86,7 @@ async def run_engine(
         )
     except OSError as error:
         raise ConfigError(f"cannot start the engine, {settings.command[0]}: {error.strerror}") from None
+    _running.add(process)
     assert process.stdout is not None
     relay = Relay(_NAME, process.stdout, _print)
     try:
@@ -98,6 +102,13 @@ async def run_engine(
     finally:
         with trio.CancelScope(shield=True):
             await _end(process)
+        _running.discard(process)
+
+
+def kill_engines() -> None:
+    """Kill all that `run_engine` has started, at once. For whoever ends this program at once."""
+    for process in _running:
+        kill_session(process)
 
 
 async def _announce(

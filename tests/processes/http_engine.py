@@ -9,6 +9,7 @@ It answers with the text of its chunk, however it gets that and however it says 
 - ``hasty`` posts its results and ``complete``, and acknowledges then;
 - ``slow`` is ``part``, but takes its time;
 - ``crash`` ends in its first call, and is ``part`` when started again;
+- ``mute`` takes calls, makes the file ``called`` in DIRECTORY, and never answers;
 - ``never`` is never ready;
 - ``echo`` answers with the form's fields.
 
@@ -68,6 +69,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if MANNER == "crash" and not (DIRECTORY / "crashed").exists():
             (DIRECTORY / "crashed").touch()
             os._exit(3)
+        if MANNER == "mute":
+            (DIRECTORY / "called").touch()
+            threading.Event().wait()
         if MANNER in ("part", "crash", "slow"):
             if MANNER == "slow":
                 time.sleep(0.05)

@@ -178,6 +178,38 @@ def test_500_chunks_survive_the_death_of_a_toolkit_and_of_an_engine(tmp_path: Pa
         assert engine.files_on_disk() == []
 
 
+def is_running(pid: int) -> bool:
+    """Not even as a zombie, for whoever inherits it may be slow."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_et_47_second_signal_ends_toolkit_and_engine_at_once(tmp_path: Path) -> None:
+    with running_engine(tmp_path / "data") as engine:
+        toolkit = Toolkit(engine, tmp_path / "toolkit", "mute", LOG_LEVEL="info")
+        with running(toolkit):
+            client = StockClient(engine)
+            client.submit("mute", {"job": "text"})
+            wait_until((toolkit.directory / "called").exists)
+            (pid,) = toolkit.engines()
+            toolkit.process.terminate()
+            assert toolkit.process.stderr is not None
+            while "a second signal ends at once" not in toolkit.process.stderr.readline():
+                assert toolkit.process.poll() is None
+            # Handlers are exchanged after that line.
+            while toolkit.process.poll() is None:
+                toolkit.process.terminate()
+                time.sleep(0.05)
+            assert toolkit.process.returncode == -signal.SIGTERM
+            wait_until(lambda: not is_running(pid))
+            # The job is for the next one.
+            with running(Toolkit(engine, tmp_path / "better", "part", engine_id="mute")):
+                assert texts_of(client.responses(1)["job"]) == ["text"]
+            client.close()
+
+
 # --- The page's example of a round trip --------------------------------------------------------------------
 
 

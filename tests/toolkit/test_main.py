@@ -65,3 +65,21 @@ def test_0_when_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "run_toolkit", run_toolkit)
     monkeypatch.setattr(sys, "argv", ["orbtrio-toolkit", "x"])
     assert program.main(environ=ENVIRONMENT) == 0
+
+
+def test_the_second_signal_ends_the_engine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    async def run_toolkit(settings: Any, environ: Any, *, stop: trio.Event) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await stop.wait()
+        monkeypatch.setattr(signal, "raise_signal", lambda number: steps.append(f"raised {number.name}"))
+        handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        handler(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    monkeypatch.setattr(program, "run_toolkit", run_toolkit)
+    monkeypatch.setattr(program, "kill_engines", lambda: steps.append("killed"))
+    assert program.main(["x"], ENVIRONMENT) == 0
+    assert steps == ["killed", "raised SIGTERM"]
