@@ -27,7 +27,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import ipaddress
 import json
 import logging
 import re
@@ -35,7 +34,6 @@ import tempfile
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import trio
 from starlette.requests import ClientDisconnect, Request
@@ -43,6 +41,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.toolkit.runs import Run, encode, watch
+from orbtrio.toolkit.webhooks import is_named
 from orbtrio.worker.jobs import Job
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import httpx2
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from orbtrio.toolkit.settings import ToolkitSettings
 
@@ -94,6 +93,25 @@ class _Refused(Exception):
         self.text = text
 
 
+class _Body:
+    """A request's body, so far as it has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._read_all = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._read_all = not message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        size = 0
+        with trio.move_on_after(_DISCARDING):
+            while not self._read_all and size < _DISCARDED:
+                size += len((await self.receive()).get("body", b""))
+
+
 class Console:
     """The console's ASGI application.
 
@@ -134,7 +152,8 @@ class Console:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
-        request = Request(scope, receive)
+        body = _Body(receive)
+        request = Request(scope, body.receive)
         try:
             self._check(request)
             if request.method != "POST":
@@ -143,7 +162,7 @@ class Console:
                 return
             await self._serve_job(request, send)
         except _Refused as refused:
-            await _discard(receive)
+            await body.discard()
             answer = PlainTextResponse(f"{refused.text}\n", refused.status, self._headers)
             await answer(scope, receive, send)
         except ClientDisconnect:
@@ -151,7 +170,7 @@ class Console:
 
     def _check(self, request: Request) -> None:
         host = request.headers.get("host", "")
-        if not self._is_ours(host):
+        if not is_named(host, self._host):
             raise _Refused(403, f"the console is not at {host!r}: use the address, or localhost")
         path = request.url.path.rstrip("/")
         if path not in (_PATH, _JOBS):
@@ -162,18 +181,6 @@ class Console:
             origin = request.headers.get("origin")
             if _HEADER not in request.headers or origin not in (None, f"http://{host}", f"https://{host}"):
                 raise _Refused(403, "only the console's own page may send jobs")
-
-    # At any port, for there may be a tunnel in between.
-    def _is_ours(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # A bracket that is never closed.
-            return False
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return name in ("localhost", self._host.lower())
-        return True
 
     async def _serve_job(self, request: Request, send: Send) -> None:
         if not self.ready.is_set():
@@ -255,16 +262,6 @@ def _input(line: bytes, file: Path) -> dict[str, Any]:
     if any(name.lower() == "chunk" for name in fields):
         raise _Refused(400, "'chunk' would be a path on the toolkit's machine: choose a file")
     return {**fields, "chunk": str(file)} if message.get("hasChunk") is True else fields
-
-
-async def _discard(receive: Receive) -> None:
-    size = 0
-    with trio.move_on_after(_DISCARDING):
-        while size < _DISCARDED:
-            message = await receive()
-            if message["type"] == "http.disconnect" or not message.get("more_body"):
-                return
-            size += len(message["body"])
 
 
 def _page(settings: ToolkitSettings) -> str:

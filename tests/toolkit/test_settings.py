@@ -130,3 +130,12 @@ def test_one_may_be_made_by_hand(toolkit_settings: Callable[..., ToolkitSettings
     assert toolkit_settings(concurrency=3).concurrency == 3
     with pytest.raises(ConfigError, match="ENGINE_ID"):
         toolkit_settings(engine_id=None)
+
+
+def test_the_console_alone_needs_no_secret_and_something_must_be_served(tmp_path: Path) -> None:
+    argv = ["--engine-id", "words", "--process-url", "http://127.0.0.1:8888/process", "--no-worker"]
+    settings = load([*argv, "--console", "--", "./words"], {}, manifest=tmp_path / "none")
+    assert settings.no_worker
+    assert settings.console
+    with pytest.raises(ConfigError, match="then nothing is served; add --console"):
+        load([*argv, "--", "./words"], {}, manifest=tmp_path / "none")
