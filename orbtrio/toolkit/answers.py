@@ -15,6 +15,7 @@ from __future__ import annotations
 import email.parser
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -71,6 +72,9 @@ _STATES: Final = ("running", "complete", "failed")
 # Longest text of an engine's that goes into reports and answers, in characters. For people; a whole page of
 # HTML is no message.
 _MAX_TEXT: Final = 4096
+
+# What may be half a character, or a whole one in two escapes.
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _MAX_COUNT: Final = 2**63 - 1
 
@@ -227,7 +231,7 @@ def judge(status: int, content_type: str, body: bytes, task: TaskInput) -> Verdi
     if not body.strip():
         return Ack() if task.asynchronous else Nothing()
     try:
-        value = json.loads(body)
+        value = _loaded(body)
         parsed = True
     except (ValueError, RecursionError):
         value, parsed = None, False
@@ -256,9 +260,18 @@ def with_preamble(output: Any, task: TaskInput) -> Any:
     return {**output, **missing} if missing else output
 
 
+# Programs in JavaScript cut texts within a character and escape the halves, which nobody can encode.
+def _loaded(data: bytes) -> Any:
+    value = json.loads(data)
+    if _HALF.search(data):
+        text = json.dumps(value, ensure_ascii=False)
+        value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return value
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = _loaded(data)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -341,7 +354,7 @@ def _decode(body: bytes) -> str:
 def _failure(status: int, body: bytes) -> Failure:
     text = _cut(f"{status}: {_decode(body)}")
     try:
-        value = json.loads(body)
+        value = _loaded(body)
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict) and "errorType" in value:
@@ -373,7 +386,7 @@ def _part(headers: Message, data: bytes) -> dict[str, Any]:
     if filename := headers.get_filename():
         entry["filename"] = filename
     try:
-        entry["output"] = json.loads(data)
+        entry["output"] = _loaded(data)
     except (ValueError, RecursionError):
         entry["mimeType"] = headers.get_content_type()
         entry["output"] = data

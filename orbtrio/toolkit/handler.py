@@ -27,12 +27,14 @@ import attrs
 import trio
 
 from orbtrio.errors import InvalidMessage
+from orbtrio.protocol import codec
 from orbtrio.toolkit.calls import call_engine, run_attempt, waits
 from orbtrio.toolkit.fetching import FetchFailed
 from orbtrio.toolkit.items import Complete, Failed, Item
 from orbtrio.toolkit.jobs import TaskInput
 from orbtrio.toolkit.request import Surroundings, process_fields
 from orbtrio.worker.jobs import Job, JobCancelled
+from orbtrio.worker.outbox import MAX_ENTRY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,6 +60,9 @@ _ENGINES_SCHEMES: Final = ("rtsp", "rtsps")
 
 # Largest chunk to fetch. Chunks are minutes of media; more is a stream, or somebody's mistake.
 _MAX_CHUNK_BYTES: Final = 1 << 30
+
+# A result from so many bytes of JSON is checked in a thread: in the worst case each costs 0.5 us.
+_CHECKED_AT_ONCE: Final = 64 * 1024
 
 
 # A directory, or none.
@@ -124,11 +129,11 @@ class JobHandler:
                     return _failed(outcome.reason, outcome.message)
                 if not isinstance(outcome, Complete):
                     return {"status": "ignored", "outputs": []}
+                result = await _result(item, job.job_id)
                 self._notifier.send(task, item.outputs)
+                return result
         except _Refused as refused:
             return _failed(refused.reason, refused.message)
-        result = {"status": "complete", "outputs": item.outputs}
-        return {**result, "omittedOutputs": item.omitted} if item.omitted else result
 
     def _read(self, job: Job) -> TaskInput:
         try:
@@ -231,13 +236,58 @@ def _failed(reason: str, message: str) -> dict[str, Any]:
     return {"error": f"{reason}: {message}", "failureReason": reason, "failureMsg": message}
 
 
-# Called by webhooks, which have no part in what becomes of the job.
+# JSON of a megabyte can cost more to decode than a message may. Of results that were posted, and so reported,
+# the first are sent then; a response that was the result has no other way.
+async def _result(item: Item, job_id: str) -> dict[str, Any]:
+    if item.size_bytes <= _CHECKED_AT_ONCE:
+        return _sendable(item, job_id)
+    return await trio.to_thread.run_sync(_sendable, item, job_id)
+
+
+def _sendable(item: Item, job_id: str) -> dict[str, Any]:
+    fitting, count = 0, len(item.outputs)
+    result, problem = _complete(item, count, job_id)
+    if problem is None:
+        return result
+    if item.answered_at_once:
+        raise _Refused(
+            "invalid_data",
+            f"the result does not fit into one message ({problem}): send smaller chunks, or post it in parts",
+        )
+    while count - fitting > 1:
+        middle = (fitting + count) // 2
+        if _complete(item, middle, job_id)[1] is None:
+            fitting = middle
+        else:
+            count = middle
+    logger.warning(
+        "task %s: only %d of %d results fit into one answer (%s); the others were only reported",
+        *(item.task.internal_task_id, fitting, len(item.outputs), problem),
+    )
+    return _complete(item, fitting, job_id)[0]
+
+
+# A result with the first so many outputs, and why it cannot be sent.
+def _complete(item: Item, count: int, job_id: str) -> tuple[dict[str, Any], str | None]:
+    result: dict[str, Any] = {"status": "complete", "outputs": item.outputs[:count]}
+    if omitted := item.omitted + len(item.outputs) - count:
+        result["omittedOutputs"] = omitted
+    try:
+        size = len(codec.output_entry(job_id, result))
+    except InvalidMessage as error:
+        return result, str(error)
+    return result, f"{size} bytes" if size > MAX_ENTRY_BYTES else None
+
+
+# Called by webhooks. Who posts a result hears that it cannot be reported; of a heartbeat, the rest counts.
 def _report(job: Job, fields: dict[str, Any]) -> None:
     try:
         job.report(**fields)
     except JobCancelled:
         pass  # The call is cancelled too, as soon as Trio gets to it.
     except InvalidMessage as error:
+        if fields["kind"] == "result":
+            raise
         logger.warning("job %s: a %s cannot be reported: %s", job.job_id, fields["kind"], error)
 
 

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
+from orbtrio.errors import InvalidMessage
 from orbtrio.toolkit.answers import (
     Ack,
     BadRequest,
@@ -130,7 +131,10 @@ class Item:
             since the attempt began. One that falls has started over.
         outcome: None until it is decided.
         on_change: Called after everything that may change `outcome` or `deadline`.
-        on_report: Called with each heartbeat and result that was accepted, as the fields of a report.
+        on_report: Called with each heartbeat and result that is accepted, as the fields of a report. Raises
+            `InvalidMessage` for a result that no message can hold.
+        answered_at_once: The response was the result; `outputs` are nowhere else.
+        size_bytes: Of what `outputs` were made from.
     """
 
     def __init__(self, task: TaskInput, *, now: float, max_bytes: float = math.inf) -> None:
@@ -144,12 +148,14 @@ class Item:
         self.omitted = 0
         self.counters: dict[str, int] = {}
         self.outcome: Outcome | None = None
+        self.answered_at_once = False
+        self.size_bytes = 0
         self.on_change: Callable[[], None] = _ignore
         self.on_report: Callable[[dict[str, Any]], None] = _ignore
         self._last_counts: dict[str, int] = {}
         self._indices: set[int] = set()
         self._next_index = 0
-        self._room = max_bytes
+        self._max_bytes = max_bytes
         self._abandoned = False
         # What the engine has said of its end while the call was in flight.
         self._terminal: Heartbeat | None = None
@@ -211,7 +217,7 @@ class Item:
         """Take a unit of work that is done. It is the job's, unless the response turns out to be a result.
 
         Raises:
-            BadRequest: it is for another attempt.
+            BadRequest: it is for another attempt, or no message can hold it.
         """
         if self.over:
             return Reception.GONE
@@ -224,8 +230,12 @@ class Item:
         if result.end_offset_ms is not None:
             entry["endOffsetMs"] = result.end_offset_ms
         entry["output"] = with_preamble(result.output, self.task)
+        try:
+            self.on_report({"kind": "result", **entry})
+        except InvalidMessage as error:
+            self._indices.discard(entry["index"])
+            raise BadRequest(f"'output' cannot be passed on: {error}; post it in parts") from None
         self._keep(entry, result.size_bytes)
-        self.on_report({"kind": "result", **entry})
         if self._acknowledged and self._last_beat is None and not self.task.asynchronous:
             self._end(Complete())
         self.on_change()
@@ -289,6 +299,7 @@ class Item:
                 "task %s: the engine has answered with a result; the %d that it posted before are dropped",
                 *(self.task.internal_task_id, len(self.outputs)),
             )
+        self.answered_at_once, self.size_bytes = True, body.size_bytes
         self.outputs = [
             {"index": index, **output, "output": with_preamble(output["output"], self.task)}
             for index, output in enumerate(body.outputs)
@@ -330,7 +341,7 @@ class Item:
         return wanted
 
     def _keep(self, entry: dict[str, Any], size_bytes: int) -> None:
-        if self.omitted or size_bytes > self._room:
+        if self.omitted or self.size_bytes + size_bytes > self._max_bytes:
             if not self.omitted:
                 logger.warning(
                     "task %s: results have become too large for one answer; from output %d on they are"
@@ -339,7 +350,7 @@ class Item:
                 )
             self.omitted += 1
             return
-        self._room -= size_bytes
+        self.size_bytes += size_bytes
         self.outputs.append(entry)
 
     def _count(self, beat: Heartbeat) -> None:

@@ -310,3 +310,11 @@ def test_preamble_is_added_where_it_is_missing() -> None:
 @pytest.mark.parametrize("output", [5, "text", [VTN], {"words": 5}])
 def test_preamble_belongs_to_documents_of_the_standard(output: object) -> None:
     assert with_preamble(output, TaskInput(task_id="task1", engine_id="words")) is output
+
+
+def test_halves_of_characters_are_replaced_and_whole_ones_are_not() -> None:
+    text = rb'{"output": {"a": "\ud83d", "b": "\uD83D\uDE00", "c": "\\ud83d", "\udc00": "\udE00\ud83d"}}'
+    expected = {"a": "�", "b": "😀", "c": "\\ud83d", "�": "��"}
+    assert Result.parse(text).output == expected
+    assert judge(200, "", text, CHUNK) == Output(({"output": {"output": expected}},), len(text))
+    assert Heartbeat.parse(rb'{"status": "running", "infoMs": "cut\ud83d"}').info == "cut�"

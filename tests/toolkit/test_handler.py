@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from orbtrio.errors import InvalidMessage
+from orbtrio.toolkit.answers import BadRequest
 from orbtrio.toolkit.fetching import FetchFailed
 from orbtrio.toolkit.items import Reception
 from orbtrio.worker.jobs import Job
@@ -369,7 +370,7 @@ async def test_et_114_outputs_are_sent_on_after_success(autojump_clock: MockCloc
     result = await engine.handler(Job({"sendOutputToUris": ["http://there"], "taskId": "task1"}))
     ((task, outputs),) = engine.notices
     assert (task.task_id, task.send_output_to) == ("task1", ("http://there",))
-    assert outputs is result["outputs"]
+    assert outputs == result["outputs"]
 
 
 async def test_results_that_are_too_large_together_are_counted(
@@ -407,24 +408,89 @@ async def test_et_33_44_45_heartbeats_and_results_are_reported_as_they_come(
     ]
 
 
-async def test_a_report_that_cannot_be_sent_is_not_the_engines_fault(
-    autojump_clock: MockClock, start: Start, caplog: pytest.LogCaptureFixture
+def refuse_reports(job_id: str, fields: Mapping[str, Any]) -> None:
+    raise InvalidMessage("too deep")
+
+
+async def test_a_result_that_cannot_be_reported_is_refused_and_not_lost_in_silence(
+    autojump_clock: MockClock, start: Start
 ) -> None:
     async def work(call: Call) -> httpx2.Response:
-        assert call.result("a") is ACCEPTED
+        with pytest.raises(BadRequest, match="'output' cannot be passed on: too deep; post it in parts"):
+            call.result("a", index=3)
         job.cancelled = True
-        assert call.result("b") is ACCEPTED
+        assert call.result("b", index=3) is ACCEPTED
         call.beat("complete")
         return response(200, ACK)
 
-    def report(job_id: str, fields: Mapping[str, Any]) -> None:
-        raise InvalidMessage("too deep")
-
-    job = Job({"engineType": "stream"}, job_id="j7", report=report)
+    job = Job({"engineType": "stream"}, job_id="j7", report=refuse_reports)
     result = await start(work).handler(job)
-    assert [output["output"] for output in result["outputs"]] == ["a", "b"]
-    assert "job j7: a result cannot be reported: too deep" in caplog.text
-    assert caplog.text.count("cannot be reported") == 1
+    assert result["outputs"] == [{"index": 3, "output": "b"}]
+
+
+async def test_a_heartbeat_that_cannot_be_reported_counts_all_the_same(
+    autojump_clock: MockClock, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(call: Call) -> httpx2.Response:
+        assert call.beat("complete") is ACCEPTED
+        return response(200, ACK)
+
+    job = Job({"engineType": "stream"}, job_id="j7", report=refuse_reports)
+    assert (await start(work).handler(job))["status"] == "complete"
+    assert "job j7: a heartbeat cannot be reported: too deep" in caplog.text
+
+
+# Of a message's budget, each takes a little more than a third; JSON of 200 KB.
+THIRD: Final[list[dict[str, Any]]] = [{}] * 24_000
+
+
+async def test_a_result_that_costs_more_than_a_message_may_is_an_error_that_says_so(
+    autojump_clock: MockClock, start: Start
+) -> None:
+    async def answer(call: Call) -> httpx2.Response:
+        return response(200, {"object": THIRD * 3})
+
+    result = await start(answer).handler(Job({}))
+    assert result["failureReason"] == "invalid_data"
+    assert "the result does not fit into one message (too complex): send smaller chunks" in result["error"]
+
+
+async def test_a_small_result_may_be_impossible_too(autojump_clock: MockClock, start: Start) -> None:
+    async def answer(call: Call) -> httpx2.Response:
+        return response(200, b'{"object": ' + b"[" * 99 + b"]" * 99 + b"}")
+
+    result = await start(answer).handler(Job({}))
+    assert result["failureReason"] == "invalid_data"
+    assert "more than 64 levels" in result["failureMsg"]
+
+
+async def test_floats_that_become_larger_are_an_error_too(
+    autojump_clock: MockClock, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orbtrio.toolkit.handler.MAX_ENTRY_BYTES", 1000)
+
+    async def answer(call: Call) -> httpx2.Response:
+        return response(200, [1.5] * 150)  # 600 bytes here
+
+    result = await start(answer).handler(Job({}))
+    assert result["failureReason"] == "invalid_data"
+    assert "does not fit into one message (13" in result["failureMsg"]
+
+
+@pytest.mark.parametrize("count", [3, 5])
+async def test_of_posted_results_the_first_that_fit_are_answered(
+    autojump_clock: MockClock, start: Start, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    async def work(call: Call) -> httpx2.Response:
+        for number in range(count):
+            call.result({"number": number, "object": THIRD})
+        call.beat("complete")
+        return response(200, ACK)
+
+    result = await start(work).handler(Job({"engineType": "stream"}))
+    assert [output["output"]["number"] for output in result["outputs"]] == [0, 1]
+    assert result["omittedOutputs"] == count - 2
+    assert f"only 2 of {count} results fit into one answer (too complex)" in caplog.text
 
 
 # The order in which response, heartbeats and results come.
