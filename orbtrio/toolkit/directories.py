@@ -4,6 +4,7 @@
 <cache>/<shard>/task/<internalJobId>/<internalTaskId>/tmp    scratch, purged when unused for three days
 <cache>/<shard>/engine/<engineId>                            shared by all instances of an engine
 <cache>/<shard>/libraries/<libraryId>/<libraryEngineModelId> shared by tasks and instances
+<cache>/engines/<engineId>/<buildId>                         what a runner of flows reads
 ```
 
 Ids come out of jobs and become names here, so they are refused unless they are one plain component of a path.
@@ -117,6 +118,15 @@ class Directories:
         library = _name("libraryId", task.library_id)
         model = _name("libraryEngineModelId", task.library_engine_model_id)
         return self._make(self._root / "libraries" / library / model)
+
+    def build(self, build_id: str) -> Path:
+        """Where a build of the engine has its runtime definition. It exists. For all shards, as ET-55 says.
+
+        Raises:
+            ValueError: the id cannot be a directory's name; the text says why.
+            OSError: it cannot be made.
+        """
+        return self._make(self._cache / "engines" / self._engine.name / _name("BUILD_ID", build_id))
 
     def purge(self, open_tasks: Collection[tuple[str, str]]) -> int:
         """Delete the directories of tasks that nobody has used for long.
