@@ -171,7 +171,7 @@ def log_an_error(original: Any, some_exchange: Exchange, *args: Any, **kwargs: A
         (Exchange, "abandon_all", keep_jobs_of_lost_clients, "are left|are open still|after its end"),
         (Exchange, "remove_worker", log_an_error, "the engine has logged an error"),
         (JobTable, "answer", believe_anybody, "its answer is not what|no worker has had it"),
-        (_soak_stage, "Config", let_jobs_live, "after the deadline|has heard nothing"),
+        (_soak_stage, "Config", let_jobs_live, "after the deadline|after its end|has heard nothing"),
         (exchange, "QueueSettings", ignore_credit, "more than its credit"),
         (Sessions, "_read_outputs", drop_now_and_then, "had done no wrong|lives and has had it"),
     ],
