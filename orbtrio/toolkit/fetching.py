@@ -94,6 +94,10 @@ class Fetcher:
         self._reach = reach
         self._pool = pool
 
+    def close_off(self, host: str, port: int) -> None:
+        """As `Reach.close_off`."""
+        self._reach.close_off(host, port)
+
     async def download(self, url: str, to: Path, limit: int) -> int:
         """Fetch a file. If it fails, or is cancelled, nothing is left of it.
 

@@ -6,7 +6,9 @@ metadata service gives away keys to whoever asks. So:
 - where the operator lists hosts, these and no others;
 - where not, any host, since engines work on what lies anywhere;
 - in both cases no link-local, multicast or unspecified address and no metadata service, whatever name led
-  there. Only an operator who lists such an address itself gets it.
+  there. Only an operator who lists such an address itself gets it;
+- never what was named by `Reach.close_off`: our own webhooks, where engines keep keys, and the ORB engine.
+  Those trust who calls from this machine more than a job's author.
 
 Names are looked up here, and the address that was checked is the one that is connected to, so that a name
 server that changes its mind in between gains nothing.
@@ -62,6 +64,20 @@ class Reach:
 
     def __init__(self, allowed_hosts: Sequence[str] = ()) -> None:
         self._patterns = tuple(pattern.lower() for pattern in allowed_hosts)
+        self._closed: set[tuple[str, int]] = set()
+
+    def close_off(self, host: str, port: int) -> None:
+        """Let nobody reach a port, by whatever name or address its host has.
+
+        Args:
+            host: An address that is listened at, also one that stands for all, or a name.
+            port: Its port.
+        """
+        self._closed.add((host, port))
+
+    def closed_hosts(self, port: int) -> list[str]:
+        """Hosts at which this port is closed off."""
+        return [host for host, closed in self._closed if closed == port]
 
     def check_host(self, host: str) -> None:
         """Pass a host as a URL has it.
@@ -110,23 +126,57 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         """
         error: Exception = httpcore2.ConnectTimeout(host)
         with trio.move_on_after(CONNECT if timeout is None else timeout):
-            for address in await self._addresses(host, port):
+            addresses = await self._addresses(host, port)
+            everywhere = await self._check_closed(host, addresses, port)
+            for address in addresses:
                 try:
-                    return await self._network.connect_tcp(address, port, None, local_address, socket_options)
+                    stream = await self._network.connect_tcp(
+                        address, port, None, local_address, socket_options
+                    )
                 except httpcore2.ConnectError as failed:
                     error = failed
+                    continue
+                if everywhere and _leads_here(stream):
+                    await stream.aclose()
+                    raise _closed_off(host, port)
+                return stream
         raise error
+
+    # Whether it is also closed at all addresses of this machine, which only a connection can tell.
+    async def _check_closed(self, host: str, addresses: list[str], port: int) -> bool:
+        everywhere = False
+        wanted = {ipaddress.ip_address(address) for address in addresses}
+        for closed in self._reach.closed_hosts(port):
+            own = {ipaddress.ip_address(address) for address in await _lookup(closed, port)}
+            here = any(address.is_loopback for address in own)
+            if wanted & own or (here and any(address.is_loopback for address in wanted)):
+                raise _closed_off(host, port)
+            everywhere = everywhere or any(address.is_unspecified for address in own)
+        return everywhere
 
     # All of them are checked: a name that leads to a forbidden one as well was not made in good faith.
     async def _addresses(self, host: str, port: int) -> list[str]:
-        try:
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            raise httpcore2.ConnectError(error) from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = await _lookup(host, port)
         for address in addresses:
             self._reach.check_address(ipaddress.ip_address(address), host)
         return addresses
+
+
+async def _lookup(host: str, port: int) -> list[str]:
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise httpcore2.ConnectError(error) from None
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _leads_here(stream: httpcore2.AsyncNetworkStream) -> bool:
+    ours, theirs = (stream.get_extra_info(name) for name in ("client_addr", "server_addr"))
+    return bool(ours[0] == theirs[0] or ipaddress.ip_address(theirs[0]).is_loopback)
+
+
+def _closed_off(host: str, port: int) -> NotAllowed:
+    return NotAllowed(f"{host}:{port} is the toolkit or its ORB engine, which no job may reach")
 
 
 def _literal(host: str) -> _Address | None:

@@ -26,6 +26,7 @@ import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 import trio
@@ -98,6 +99,8 @@ async def run_toolkit(
             keys = await stack.enter_async_context(open_keys(*settings.redis))
         # After those, which have nurseries of their own and must outlive all that uses them.
         nursery = await stack.enter_async_context(open_service_nursery())
+        # Whatever ends us: the server waits for it.
+        stack.callback(closing.set)
         open_items = OpenItems()
 
         def make_handler(client: httpx2.AsyncClient) -> JobHandler:
@@ -127,6 +130,8 @@ async def run_toolkit(
         )
         app = webhooks if console is None else console.watching(webhooks)
         port = await nursery.start(_serve, app, settings, closing)
+        fetcher.close_off(settings.host, port)
+        fetcher.close_off(*_host_and_port(settings.worker.server_url))
         if console is not None:
             print(f"test console: {console.url(port)}", file=sys.stderr, flush=True)
         handler = make_handler(client)
@@ -136,12 +141,9 @@ async def run_toolkit(
         if settings.runtime_ttl is not None:
             nursery.start_soon(_stop_after, settings.runtime_ttl, stop)
         task_status.started(handler)
-        try:
-            work = handler if console is None else partial(_in_turn, turns, handler)
-            live = partial(_live, settings, environment, client, work, stop)
-            await keep_alive(live if console is None else partial(_show_ready, console, live), stop)
-        finally:
-            closing.set()
+        work = handler if console is None else partial(_in_turn, turns, handler)
+        live = partial(_live, settings, environment, client, work, stop)
+        await keep_alive(live if console is None else partial(_show_ready, console, live), stop)
     logger.info("stopped")
 
 
@@ -223,6 +225,11 @@ async def _live(
             )
         if working.cancelled_caught:
             await trio.sleep_forever()  # How the engine has ended will be told.
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 # Of an address, how it stands in a URL.

@@ -145,3 +145,62 @@ async def test_who_does_not_answer_is_given_up(
     with pytest.raises(httpcore2.ConnectTimeout):
         await CheckedNetwork(Reach()).connect_tcp("silent", 80, given)
     assert trio.current_time() - began == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("closed", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "127.1.2.3"),
+        ("127.0.0.1", "::1"),
+        ("93.184.216.34", "93.184.216.34"),
+    ],
+)
+async def test_ports_of_our_own_are_for_no_job(
+    monkeypatch: pytest.MonkeyPatch, names: Names, closed: str, host: str
+) -> None:
+    addresses = {
+        "localhost": ["127.0.0.1"],
+        **{each: [each] for each in ("127.0.0.1", "::1", "127.1.2.3", "93.184.216.34")},
+        "other": ["93.184.216.35"],
+    }
+    monkeypatch.setattr(trio.socket, "getaddrinfo", Names(**addresses).getaddrinfo)
+    reach = Reach([host, "other"])
+    reach.close_off(closed, 8889)
+    with pytest.raises(NotAllowed, match="8889 is the toolkit or its ORB engine"):
+        await CheckedNetwork(reach).connect_tcp(host, 8889)
+    assert names.connected == []
+    await CheckedNetwork(reach).connect_tcp(host, 8888)
+    await CheckedNetwork(reach).connect_tcp("other", 8889)
+
+
+async def test_a_port_that_is_listened_at_everywhere_is_closed_at_every_address_of_this_machine() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    reach = Reach()
+    reach.close_off("0.0.0.0", port)
+    async with listener:
+        with pytest.raises(NotAllowed, match="which no job may reach"):
+            await CheckedNetwork(reach).connect_tcp("127.0.0.1", port)
+        # It was told nothing.
+        async with await listener.accept() as accepted:
+            assert await accepted.receive_some() == b""
+
+
+async def test_a_port_that_is_listened_at_everywhere_is_open_elsewhere(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream:
+        def get_extra_info(self, name: str) -> tuple[str, int]:
+            return {"client_addr": ("192.168.1.1", 1), "server_addr": ("93.184.216.34", 2)}[name]
+
+    async def connect_tcp(*_: Any) -> Stream:
+        return Stream()
+
+    addresses = {"0.0.0.0": ["0.0.0.0"], "there": ["93.184.216.34"]}
+    monkeypatch.setattr(trio.socket, "getaddrinfo", Names(**addresses).getaddrinfo)
+    monkeypatch.setattr(names, "connect_tcp", connect_tcp)
+    reach = Reach()
+    reach.close_off("0.0.0.0", 2)
+    assert isinstance(await CheckedNetwork(reach).connect_tcp("there", 2), Stream)

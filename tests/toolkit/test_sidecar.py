@@ -144,6 +144,29 @@ async def test_no_job_waits_behind_a_long_one_that_another_instance_could_begin(
     stage.stop.set()
 
 
+async def test_jobs_reach_neither_the_toolkit_nor_the_orb_engine(stage: Stage, nursery: trio.Nursery) -> None:
+    settings = stage.settings(port=free_port())
+    await nursery.start(
+        lambda task_status: run_toolkit(settings, {}, stop=stage.stop, task_status=task_status)
+    )
+    for url in (f"http://localhost:{settings.port}/x", stage.engine.addresses[0].replace("ws:", "http:")):
+        with trio.fail_after(50), pytest.raises(orbtrio.JobFailed, match="url_not_allowed"):
+            await stage.engine.submit("et:sizes", {"cacheURI": url})
+    stage.stop.set()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://host:99/ws", ("host", 99)),
+        ("ws://host/ws", ("host", 80)),
+        ("wss://[::1]/ws", ("::1", 443)),
+    ],
+)
+def test_where_the_orb_engine_is(url: str, expected: tuple[str, int]) -> None:
+    assert sidecar._host_and_port(url) == expected
+
+
 async def test_et_15_runtime_ttl_ends_it(stage: Stage) -> None:
     with trio.fail_after(50):
         await run_toolkit(stage.settings(runtime_ttl=0.01), {})
@@ -156,6 +179,17 @@ async def test_stopped_while_the_engine_starts(stage: Stage) -> None:
             lambda task_status: run_toolkit(settings, {}, stop=stage.stop, task_status=task_status)
         )
         stage.stop.set()
+
+
+async def test_what_fails_after_the_server_has_started_ends_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(url: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sidecar, "_host_and_port", fail)
+    with trio.fail_after(50), pytest.raises(ZeroDivisionError):
+        await run_toolkit(stage.settings(), {}, stop=stage.stop)
 
 
 async def test_engine_that_is_never_ready_ends_it(stage: Stage) -> None:
