@@ -91,7 +91,8 @@ class TaskInput:
         width: Of a picture, in pixels; 0 if unknown.
         height: Of a picture, in pixels; 0 if unknown.
         cache_uri: Where the author says that the input lies. An engine never gets this one, save for
-            protocols that we do not speak: it gets a URL of ours.
+            protocols that we do not speak: it gets a URL of ours. Kept out of repr, as all that may hold
+            secrets is.
         payload_text: The payload as the engine gets it, JSON.
         payload: The same, to look things up in.
         engine_type: What kind of engine it is for.
@@ -106,7 +107,7 @@ class TaskInput:
         internal_task_id: Names the task between engine and toolkit; never empty.
         input_folder_id: Passed on; may be empty.
         veritone_api_base_url: Out of the payload; may be empty.
-        token: Out of the payload, for that address; may be empty. Kept out of repr.
+        token: Out of the payload, for that address; may be empty.
         engine_id: Whose work it is.
     """
 
@@ -117,11 +118,11 @@ class TaskInput:
     end_offset_ms: int = 0
     width: int = 0
     height: int = 0
-    cache_uri: str | None = None
+    cache_uri: str | None = attrs.field(default=None, repr=False)
     payload_text: str = attrs.field(default="{}", repr=False)
     payload: Mapping[str, Any] = attrs.field(default=_NOTHING, repr=False)
     engine_type: EngineType = "chunk"
-    send_output_to: tuple[str, ...] = ()
+    send_output_to: tuple[str, ...] = attrs.field(default=(), repr=False)
     metadata: Mapping[str, str] = attrs.field(default=_NOTHING, repr=False)
     max_ttl: float = 3600.0
     library_id: str = ""

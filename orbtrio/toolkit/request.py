@@ -69,10 +69,10 @@ class Surroundings:
         controller_token: What the engine must show the Controller; None if there is none.
     """
 
-    cache_uri: str
-    heartbeat_webhook: str
-    result_webhook: str
-    external_webhook: str
+    cache_uri: str = attrs.field(repr=False)
+    heartbeat_webhook: str = attrs.field(repr=False)
+    result_webhook: str = attrs.field(repr=False)
+    external_webhook: str = attrs.field(repr=False)
     task_directory: Path
     engine_directory: Path
     library_directory: Path | None = None

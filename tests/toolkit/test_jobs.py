@@ -122,6 +122,8 @@ def test_et_78_79_address_and_token_come_from_the_payload(parse: Callable[[objec
     task = parse({"payload": PAYLOAD})
     assert (task.veritone_api_base_url, task.token) == ("https://api.example", "tok123")
     assert "tok123" not in repr(task)
+    secret = parse({"cacheURI": "http://a/?key=tok123", "sendOutputToUris": ["http://b/?key=tok123"]})
+    assert "tok123" not in repr(secret)
     # A payload is the engine's business: what is no text is no mistake.
     assert parse({"payload": {"token": 5}}).token == ""
 

@@ -157,12 +157,12 @@ def test_et_93_without_a_controller_there_is_no_token(bare: dict[str, str]) -> N
     assert "controllerToken" not in bare
 
 
-def test_tokens_for_the_controller_are_kept_out_of_repr() -> None:
+def test_tokens_are_kept_out_of_repr() -> None:
     around = Surroundings(
-        cache_uri="",
-        heartbeat_webhook="",
-        result_webhook="",
-        external_webhook="",
+        cache_uri="very secret",
+        heartbeat_webhook="very secret",
+        result_webhook="very secret",
+        external_webhook="very secret",
         task_directory=Path(),
         engine_directory=Path(),
         controller_token="very secret",
