@@ -446,7 +446,7 @@ async def test_et_45_106_over_the_wire() -> None:
 async def test_whoever_sends_too_much_can_read_why() -> None:
     async with toolkit_with(TaskInput()) as (port, item, _):
         for path, status in ((f"/result/{item.result_token}", 413), ("/result/unknown", 404)):
-            answer = await ask(port, "POST", path, bytes(20 << 20))
+            answer = await ask(port, "POST", path, bytes(50 << 20))
             assert (answer.status, answer.complete) == (status, True)
 
 
