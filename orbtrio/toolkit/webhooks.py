@@ -58,7 +58,7 @@ logger = logging.getLogger("orbtrio.toolkit.http")
 _MAX_HEARTBEAT_BYTES: Final = 1 << 20
 # Seconds for a body to arrive. An outside party may be on the other side of the world.
 _BODY: Final = 30.0
-# What is thrown away of a refused body, in bytes and seconds: most clients read no answer before they have sent
+# What is thrown away of a refused body, in bytes and seconds: most clients read no answer before they sent
 # all.
 _DISCARDED: Final = 64 << 20
 _DISCARDING: Final = 2.0
