@@ -202,6 +202,16 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(name="bench-ends")
+def bench_ends(session: nox.Session) -> None:
+    """What a job costs at its ends: worker, client and toolkit."""
+    install(session, extras="speed,toolkit")
+    session.install("numpy>=2")
+    session.run("python", "-m", "benchmarks.ends", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "benchmarks.toolkit")
+
+
 @nox.session(name="bench-peers")
 def bench_peers(session: nox.Session) -> None:
     """The same work done by other systems, each beside orbtrio; see ``benchmarks/peers``."""

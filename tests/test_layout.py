@@ -86,6 +86,11 @@ QUESTIONS: Final = "tests/models/test_readme_commands.py::test_questions_of_the_
 SHORT_DEMO: Final = "tests/models/test_demo.py::test_a_short_video_and_photographs_are_answered_rightly"
 
 # Commands of README.md that .ci/run does not run as they are: the tests that start the same programs.
+HTTP_ENGINE: Final = "tests/processes/test_readme.py::test_http_engine_becomes_a_worker"
+ASK_WORDS: Final = (
+    """echo '{"worker_type": "et:words", "input": {"chunk": {"$document": "README.md"}}}'"""
+    " | python -m orbtrio.client"
+)
 STARTED_BY_TESTS: Final = {
     "WORKER_SECRET=change-me python -m orbtrio.engine": SHORT_DEMO,
     "python -m orbtrio.conformance engine --launch 'python -m orbtrio.engine' --profile orbtrio": SHORT_SUITE,
@@ -94,6 +99,9 @@ STARTED_BY_TESTS: Final = {
     "python -m orbtrio.client object_detection photo.jpg --pictures drawn": QUESTIONS,
     'python -m orbtrio.client llm --prompt "What is the capital of France?" --stream': QUESTIONS,
     "python -m orbtrio.top --once": QUESTIONS,
+    "export WORKER_SECRET=change-me VERITONE_WEBHOOK_PROCESS=http://127.0.0.1:8888/process": HTTP_ENGINE,
+    "python -m orbtrio.toolkit --engine-id words -- python words.py": HTTP_ENGINE,
+    ASK_WORDS: HTTP_ENGINE,
 }
 
 # A machine's directories, and the hosts of package registries: neither is anybody else's.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,8 @@ from tests.processes.harness import PATIENCE, SECRET, ended, running_engine, wai
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-BLOCKS: Final = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+README: Final = (ROOT / "README.md").read_text()
+BLOCKS: Final = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def run(block: str, folder: Path, url: str, **environ: str) -> subprocess.Popen[str]:
@@ -35,7 +38,7 @@ def run(block: str, folder: Path, url: str, **environ: str) -> subprocess.Popen[
 
 
 def test_worker_and_client_of_the_readme(tmp_path: Path) -> None:
-    worker_block, client_block, _, _ = BLOCKS
+    worker_block, client_block, *_ = BLOCKS
     for name in ("1.jpg", "2.jpg"):
         Image.new("RGB", (32, 32)).save(tmp_path / name)
     with running_engine(tmp_path) as engine:
@@ -78,7 +81,7 @@ trio.run(main)
 
 
 def test_engine_inside_a_program(tmp_path: Path) -> None:
-    worker_block, _, _, embedding_block = BLOCKS
+    worker_block, _, _, embedding_block, _ = BLOCKS
     secret = "change-me"
     embedding_block = embedding_block.replace(
         "print(engine.addresses,", "print(engine.addresses, flush=True); print("
@@ -95,3 +98,38 @@ def test_engine_inside_a_program(tmp_path: Path) -> None:
             output, errors = program.communicate(timeout=PATIENCE)
     assert program.returncode == 0, errors
     assert output.startswith("{'text': 'HELLO'}\nEngineStatistics(")
+
+
+def test_http_engine_becomes_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text(BLOCKS[4])
+    (tmp_path / "README.md").write_text("three little words")
+    commands = re.findall(r"```sh\npip install '.\[toolkit\]'\n(.*?)```", README, re.DOTALL)[0].splitlines()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with running_engine(tmp_path / "data") as engine:
+        settings = commands[0].replace("change-me", f"'{SECRET}'").replace(":8888/", f":{port}/")
+        environ = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "SERVER_URL": engine.url,
+            "ORB_TOOLKIT_CACHE": str(tmp_path / "cache"),
+        }
+        shell = ["bash", "-c", f"{settings}; exec {commands[1]}"]
+        toolkit = subprocess.Popen(shell, cwd=tmp_path, env=environ, text=True, stderr=subprocess.PIPE)
+        try:
+            output = subprocess.run(
+                f"{commands[2]} --url {engine.url}",
+                shell=True,
+                cwd=tmp_path,
+                env=environ,
+                check=True,
+                capture_output=True,
+                timeout=PATIENCE,
+            ).stdout
+            found = json.loads(output)["output"]["outputs"][0]["output"]["object"]
+        finally:
+            toolkit.terminate()
+            print(toolkit.communicate(timeout=PATIENCE)[1], file=sys.stderr)
+    assert found == [{"type": "count", "count": 3}]
+    assert toolkit.returncode == 0
