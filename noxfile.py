@@ -206,7 +206,6 @@ def bench(session: nox.Session) -> None:
 def bench_ends(session: nox.Session) -> None:
     """What a job costs at its ends: worker, client and toolkit."""
     install(session, extras="speed,toolkit")
-    session.install("numpy>=2")
     session.run("python", "-m", "benchmarks.ends", *session.posargs)
     if not session.posargs:
         session.run("python", "-m", "benchmarks.toolkit")
