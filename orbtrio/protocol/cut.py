@@ -23,9 +23,10 @@ from itertools import islice
 from typing import Final
 
 from orbtrio.protocol.decoding import ENGINE_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
-from orbtrio.protocol.heads import ARRAY, TEXT, argument
+from orbtrio.protocol.heads import ARRAY, BYTES, MAP, TEXT, argument
 from orbtrio.protocol.messages import MAX_JOBS, JobRequest
 from orbtrio.protocol.references import MARKER
+from orbtrio.protocol.scan import WIDTH
 
 __all__ = ["OUTPUT", "REQUESTS", "cut_output", "cut_request"]
 
@@ -36,8 +37,11 @@ REQUESTS: Final = (
     b"\xa3\x64type\x6eworker_request\x69resources\x80\x64jobs",
 )
 
-# Larger entries, on average, are for the walk.
+# Larger entries, on average, are for the walk; in larger jobs the guess is made field by field.
 _SMALL: Final = 1024
+
+# Of these messages. Whatever stands in them, they have used up less than a third of the budget.
+_LARGEST: Final = 1 << 20
 
 # An entry's map, its first key, and what all ids of one engine begin with: they have 18 bytes and more.
 _ALIKE: Final = 1 + 3 + 1 + 16
@@ -45,6 +49,7 @@ _ALIKE: Final = 1 + 3 + 1 + 16
 _JOB: Final = b"\xa3\x66job_id"
 _WORKER_TYPE: Final = b"\x6bworker_type"
 _INPUT: Final = b"\x65input"
+_LONGEST_BETWEEN: Final = len(_WORKER_TYPE) + 24 + len(_INPUT)
 _EMPTY: Final = bytes((ARRAY,))
 _LONG: Final = bytes((ARRAY + 24,))
 _MARKER: Final = MARKER.encode()
@@ -99,13 +104,15 @@ def cut_request(raw: bytes) -> list[JobRequest] | None:
             break
     else:
         return None
-    if len(raw) > WALK_ABOVE or _MARKER in raw:
-        return None
-    members, start = _members(raw, len(beginning))
-    rests = raw.split(_JOB)
-    if len(rests[0]) != start or not 0 < members == len(rests) - 1 <= MAX_JOBS:
-        return None
     try:
+        members, start = _members(raw, len(beginning))
+        if len(raw) > _SMALL * members > 0:
+            return _large_jobs(raw, start, members) if len(raw) <= _LARGEST else None
+        if len(raw) > WALK_ABOVE or _MARKER in raw:
+            return None
+        rests = raw.split(_JOB)
+        if len(rests[0]) != start or not 0 < members == len(rests) - 1 <= MAX_JOBS:
+            return None
         return _jobs(rests)
     except (IndexError, UnicodeDecodeError):
         return None
@@ -147,6 +154,61 @@ def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
             return None
         job.input = job_input
     return jobs
+
+
+# The jobs, the first of which stands at `at`, if their inputs are maps of texts and numbers only.
+def _large_jobs(raw: bytes, at: int, members: int) -> list[JobRequest] | None:
+    jobs: list[JobRequest] = []
+    inputs: list[memoryview] = []
+    view = memoryview(raw)
+    worker_type, between = "", _INPUT
+    for _ in range(members):
+        if not raw.startswith(_JOB, at):
+            return None
+        at += len(_JOB)
+        start, size = at + 1, raw[at] - TEXT
+        if not 0 <= size < 24:
+            if size != 24:
+                return None
+            start, size = at + 2, raw[at + 1]
+        stop = start + size
+        if not raw.startswith(between, stop):
+            between = raw[stop : raw.find(_INPUT, stop, stop + _LONGEST_BETWEEN) + len(_INPUT)]
+            worker_type = _worker_type(between)
+        if not worker_type:
+            return None
+        begin = stop + len(between)
+        at = _end_of_fields(raw, begin)
+        encoded = view[begin:at]
+        inputs.append(encoded)
+        jobs.append(JobRequest(raw[start:stop].decode(), worker_type, {}, None, (), encoded))
+    values = load_parts(inputs, depth=3, tags=ENGINE_TAGS) if at == len(raw) else None
+    if values is None:
+        return None
+    for job, job_input in zip(jobs, values, strict=True):
+        # A reference in place of an input is refused elsewhere.
+        if "__type" in job_input:
+            return None
+        job.input = job_input
+    return jobs
+
+
+# Where a map ends that stands at `at`; nowhere, if it has other members than texts, bytes and numbers.
+def _end_of_fields(raw: bytes, at: int) -> int:
+    pairs = raw[at] - MAP
+    if not 0 <= pairs < 24:
+        return 0
+    at += 1
+    for _ in range(2 * pairs):
+        head = raw[at]
+        if head & 0xC0 == BYTES:  # or text
+            size, at = argument(raw, at)
+            at += size
+        elif WIDTH[head]:
+            at += WIDTH[head]
+        else:
+            return 0
+    return at
 
 
 # The worker type, given all that stands between a job's id and its input; empty if that is not as usual.

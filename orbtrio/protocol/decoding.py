@@ -47,6 +47,7 @@ WALK_ABOVE: Final = 64 * 1024
 # read from a stream and see how far the library got doubles the time.
 _MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
 _MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
+_PAIR: Final = head_of(ARRAY, 2)
 
 
 # How the library shall decode each tag: not at all. It looks here before it looks at what the tag is about,
@@ -113,7 +114,7 @@ def load(raw: bytes, tags: Tags) -> Any:
         raw = arrays.gathered(raw, _GATHERED) or raw
     try:
         loaded = cbor2.loads(
-            raw if walked else b"\x82" + raw + _MARK_ITEM,
+            raw if walked else _PAIR + raw + _MARK_ITEM,
             max_depth=scan.MAX_DEPTH if walked else scan.MAX_DEPTH + 1,
             semantic_decoders=tags,
             object_hook=None if walked else _text_keys,
@@ -133,20 +134,24 @@ def load(raw: bytes, tags: Tags) -> Any:
     return item
 
 
-def load_parts(parts: Sequence[bytes], *, depth: int, tags: Tags) -> list[Any] | None:
+def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -> list[Any] | None:
     """Decode items that were cut apart on a guess; None if a guess was wrong, or if any is refused.
 
     All in one call, with a mark behind each: if every second item is a mark, every part is exactly one item.
     It costs 0.1 µs a part more than to decode the message that they come from.
 
     Args:
-        parts: Less than `WALK_ABOVE` bytes in all.
+        parts: Of no more bytes or items than may be decoded unwalked.
         depth: How many containers each of them stands in.
         tags: As for `load`.
     """
+    if len(parts) == 1:
+        pieces = _PAIR, parts[0], _MARK_ITEM
+    else:
+        pieces = head_of(ARRAY, 2 * len(parts)), _MARK_ITEM.join(parts), _MARK_ITEM
     try:
         loaded = cbor2.loads(
-            b"".join((head_of(ARRAY, 2 * len(parts)), _MARK_ITEM.join(parts), _MARK_ITEM)),
+            b"".join(pieces),
             max_depth=scan.MAX_DEPTH + 1 - depth,
             semantic_decoders=tags,
             object_hook=_text_keys,

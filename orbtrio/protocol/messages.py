@@ -96,7 +96,7 @@ class JobRequest:
     input: dict[str, Any]
     extra: dict[str, Any] | None = None
     references: tuple[str, ...] = ()
-    encoded: bytes | None = None
+    encoded: bytes | memoryview | None = None
 
 
 @attrs.frozen

@@ -39,7 +39,7 @@ from typing import Final
 from orbtrio.errors import DecodeError
 from orbtrio.protocol.arrays import TYPED_ARRAYS, Place, typed_entry
 
-__all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "check", "split_entries"]
+__all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "WIDTH", "check", "split_entries"]
 
 # Levels of maps, arrays and tags around anything, as the decoder counts them. The spec's messages have eight;
 # whoever walks values later may recurse.
@@ -77,11 +77,11 @@ def _widths() -> tuple[int, ...]:
 
 
 # By first byte: the size of the whole item if it is a number, false, true, null or undefined; 0: look closer.
-_WIDTH: Final = _widths()
+WIDTH: Final = _widths()
 
 # By width: the first bytes of all such items. A run may mix integers with floats.
 _ALIKE: Final = {
-    width: bytes(head for head in range(256) if _WIDTH[head] == width) for width in (1, 2, 3, 5, 9)
+    width: bytes(head for head in range(256) if WIDTH[head] == width) for width in (1, 2, 3, 5, 9)
 }
 
 # A shorter run is not worth its slice. A longer one is taken in pieces: where a run breaks off the rest of
@@ -278,7 +278,7 @@ class _Scanner:
         """
         raw, at, work = self.raw, self.at, self.work
         self.keys = None
-        width_of = _WIDTH
+        width_of = WIDTH
         left = 1  # what is still to come in the innermost open container: items, or pairs if it is a map
         keys: set[bytes] | None = None  # the keys of that map so far; None if it is no map
         inner: set[bytes] | None

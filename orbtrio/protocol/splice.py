@@ -42,7 +42,7 @@ _JOB_HEADS: Final = [b"\xa2\x62id" + head_of(TEXT, size) for size in range(_SHOR
 _RESPONSE_HEADS: Final = [_RESPONSE + b"\x66job_id" + head_of(TEXT, size) for size in range(_SHORT)]
 
 
-def batch_job(job_id: bytes, job_input: bytes) -> bytes:
+def batch_job(job_id: bytes, job_input: bytes | memoryview) -> bytes:
     """One job of a batch.
 
     Args:

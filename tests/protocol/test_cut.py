@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from orbtrio.errors import DecodeError
 from orbtrio.protocol import codec
 from orbtrio.protocol.cut import OUTPUT, REQUESTS, cut_output, cut_request
-from orbtrio.protocol.decoding import WALK_ABOVE
 from orbtrio.protocol.messages import JobRequest, WorkerOutput, WorkerRequest
 from orbtrio.protocol.scan import split_entries
 from tests.protocol.test_scan import OddOutputs, array, strictly_decoded
@@ -240,8 +239,103 @@ def compare_request(raw: bytes) -> bool:
     assert repr([contents(job) for job in jobs]) == repr([contents(job) for job in checked.jobs])
     for one in jobs:
         assert one.encoded is not None
-        assert repr(strictly_decoded(one.encoded)) == repr(one.input)
+        assert repr(strictly_decoded(bytes(one.encoded))) == repr(one.input)
     return True
+
+
+# --- Requests with large inputs ---------------------------------------------------------------------------
+
+
+class LargeRequests(OddRequests):
+    """Requests of nearly the usual form, most of them with large texts."""
+
+    def input(self) -> bytes:
+        return super().input() if self._random.random() < 0.05 else self.large_input()
+
+    def large_input(self) -> bytes:
+        names = [b"\x61x", b"\x64text", b"\x62id", b"\x78\x01y", b"\x62\xc3\xa9", b"\x78\x18" + b"n" * 24]
+        scalars = [b"\x61a", b"\x42\xff\x00", b"\xf7", b"\x05", b"\xfb" + bytes(8), b"\x6cresource-ref"]
+        chosen = self._random.sample(names, self._random.randrange(4))
+        fields = [name + self._random.choice(scalars) for name in chosen]
+        if self._random.random() < 0.1:
+            fields.append(self._random.choice([b"\x66__type\x6cresource-ref", b"\x61z" + self.item()]))
+        text = self._random.choice(["a", "é", "\x00", "job_id\U0001f600"]) * self._random.randrange(
+            1000, 3000
+        )
+        fields.append(b"\x61t" + self._random.choice([cbor2.dumps(text), cbor2.dumps(text.encode())]))
+        return self.head(5, len(fields)) + b"".join(fields)
+
+
+def test_requests_with_large_inputs_are_cut_exactly_as_the_decoder_reads_them() -> None:
+    random = Random(20261125)
+    friendly, hostile = LargeRequests(random), LargeRequests(random, hostile=True)
+    cut = 0
+    for _ in range(400):
+        for raw in (friendly.message(), hostile.message()):
+            cut += compare_request(raw)
+            compare_request(friendly.damage(raw))
+    assert cut > 150
+
+
+LARGE: Final = b"\xa2\x61n\x05\x64text" + cbor2.dumps("é" * 5000)
+
+
+@pytest.mark.parametrize("count", [1, 32, 100])
+def test_large_inputs_stay_as_they_came(count: int) -> None:
+    """Also in messages that would be walked if they were of another form."""
+    names = [f"{number:03}" for number in range(count)]
+    raw = request(*[job(cbor2.dumps(name), b"\x61t", LARGE) for name in names])
+    assert parts(raw) == [(name, "t", LARGE) for name in names]
+    assert compare_request(raw)
+
+
+def test_large_inputs_may_have_long_names_and_types_that_change() -> None:
+    jobs = [
+        job(cbor2.dumps("n" * 30), b"\x61t", LARGE),
+        job(b"\x61b", b"\x77" + b"u" * 23, LARGE),
+    ]
+    assert parts(request(*jobs)) == [("n" * 30, "t", LARGE), ("b", "u" * 23, LARGE)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        request(job(b"\x61a", b"\x61t", LARGE)) + b"\x00",
+        request(job(b"\x61a", b"\x61t", LARGE))[:-1],
+        request(job(b"\x61a", b"\x61t", LARGE), b"\x05"),
+        request(job(b"\x05", b"\x61t", LARGE)),
+        request(job(cbor2.dumps("n" * 300), b"\x61t", LARGE)),
+        request(job(b"\x61a", b"\x05", LARGE)),
+        request(job(b"\x61a", b"\x61t", cbor2.dumps(["x" * 5000]))),
+        request(job(b"\x61a", b"\x61t", b"\xb8\x02" + LARGE[1:])),
+        request(job(b"\x61a", b"\x61t", LARGE[:-1] + b"\xff")),
+        request(job(b"\x61a", b"\x61t", LARGE.replace(b"\x05", b"\xc1\x05"))),
+        request(job(b"\x61a", b"\x61t", LARGE.replace(b"\x61n\x05", b"\x41n\x05"))),
+        request(job(b"\x61a", b"\x61t", b"\xa3" + LARGE[1:] + LARGE[1:4])),
+        request(job(b"\x61a", b"\x61t", b"\xa2\x66__type\x6cresource-ref\x62id" + cbor2.dumps("i" * 2000))),
+        request(*[job(b"\x61a", b"\x61t", LARGE)] * 110),
+        REQUESTS[0],
+    ],
+    ids=[
+        "behind",
+        "too short",
+        "no map",
+        "id is a number",
+        "long id",
+        "worker type is a number",
+        "input is a list",
+        "long head of a map",
+        "no UTF-8",
+        "tag",
+        "key of bytes",
+        "the same key twice",
+        "input is a reference",
+        "too large",
+        "ends early",
+    ],
+)
+def test_large_inputs_of_other_forms_are_left_to_the_decoder(raw: bytes) -> None:
+    assert cut_request(raw) is None
 
 
 def contents(job: JobRequest) -> tuple[Any, ...]:
@@ -266,7 +360,7 @@ def contents(job: JobRequest) -> tuple[Any, ...]:
         request(job(b"\x61a", b"\x61t", b"\x80")),
         request(job(b"\x61a", b"\x61t", b"\xa2\x66__type\x6cresource-ref\x62id\x61i")),
         request(job(b"\x61a", b"\x61t", b"\xa1\x61x\x81\x6cresource-ref")),
-        request(job(b"\x61a", b"\x61t", b"\xa1\x61x" + cbor2.dumps("x" * WALK_ABOVE))),
+        request(*[job(b"\x61a", b"\x61t", b"\xa1\x61x" + cbor2.dumps("x" * 900))] * 80),
         request(job(b"\x61a", b"\x61t", b"\xa1\x61x\x68\xa3\x66job_id")),
         request(JOB) + b"\x00",
         request(JOB)[:-1],
@@ -292,7 +386,7 @@ def contents(job: JobRequest) -> tuple[Any, ...]:
         "input is a list",
         "input is a reference",
         "reference in a list",
-        "large",
+        "walked",
         "looks like the next",
         "behind",
         "too short",
