@@ -27,9 +27,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import ipaddress
 import json
 import logging
 import re
+import sys
 import tempfile
 from contextlib import aclosing
 from pathlib import Path
@@ -134,14 +136,14 @@ class Console:
         self._page = _page(settings)
         self._headers = {**_HEADERS, "content-security-policy": _policy(self._page)}
 
-    def url(self, port: int) -> str:
-        """Where a browser on this machine finds it."""
-        host = self._host
-        if ":" in host:
-            host = f"[{host}]"
+    def announce(self, port: int) -> None:
+        """Say where a browser finds it, whatever the log's level, and if it is open to other machines."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
         if host in ("0.0.0.0", "[::]"):
             host = "localhost"
-        return f"http://{host}:{port}{_PATH}"
+        print(f"test console: http://{host}:{port}{_PATH}", file=sys.stderr, flush=True)
+        if not _is_local(self._host):
+            logger.warning("whoever can reach port %d at %s can use the test console", port, self._host)
 
     def watching(self, app: ASGIApp) -> ASGIApp:
         """An application that does as this one, and shows the engine's calls of it on the page."""
@@ -214,6 +216,13 @@ class Console:
 async def _watch(request: Request, scope: trio.CancelScope) -> None:
     await request.receive()
     scope.cancel()
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _send_events(run: Run, headers: Mapping[str, str], send: Send) -> None:

@@ -22,7 +22,6 @@ whoever started us sees our exit status, and may know better.
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -133,7 +132,7 @@ async def run_toolkit(
         fetcher.close_off(settings.host, port)
         fetcher.close_off(*_host_and_port(settings.worker.server_url))
         if console is not None:
-            print(f"test console: {console.url(port)}", file=sys.stderr, flush=True)
+            console.announce(port)
         handler = make_handler(client)
         # More often than things get old: each time, what is open here is marked as used for other toolkits.
         interval = min(_PURGE_INTERVAL, settings.purge_after / 2)

@@ -359,14 +359,26 @@ async def test_a_fault_of_ours_does_not_look_like_a_silent_engine(
 
 
 @pytest.mark.parametrize(
-    ("host", "url"),
+    ("host", "url", "local"),
     [
-        ("127.0.0.1", "http://127.0.0.1:9/console"),
-        ("0.0.0.0", "http://localhost:9/console"),
-        ("::", "http://localhost:9/console"),
-        ("::1", "http://[::1]:9/console"),
-        ("engines.example", "http://engines.example:9/console"),
+        ("127.0.0.1", "http://127.0.0.1:9/console", True),
+        ("localhost", "http://localhost:9/console", True),
+        ("::1", "http://[::1]:9/console", True),
+        ("0.0.0.0", "http://localhost:9/console", False),
+        ("::", "http://localhost:9/console", False),
+        ("engines.example", "http://engines.example:9/console", False),
     ],
 )
-def test_its_url_is_one_that_a_browser_here_can_open(toolkit_settings: Settings, host: str, url: str) -> None:
-    assert Console(toolkit_settings(host=host), lambda client: succeed).url(9) == url
+def test_it_says_where_it_is_and_whether_others_reach_it(
+    toolkit_settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    url: str,
+    local: bool,
+) -> None:
+    Console(toolkit_settings(host=host), lambda client: succeed).announce(9)
+    assert capsys.readouterr().err == f"test console: {url}\n"
+    assert [record.getMessage() for record in caplog.records] == (
+        [] if local else [f"whoever can reach port 9 at {host} can use the test console"]
+    )
