@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from unittest import mock
 
 import trio
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Disk", "files_below", "listen_for_errors"]
 
 _T = TypeVar("_T")
+
+_INLINE_BYTES: Final = 64 * 1024
 
 
 class Disk:
@@ -57,6 +59,8 @@ class Disk:
                 (resources, "_in_thread", self._in_thread),
                 # By the real clock a disk is judged, and what a judgement changes, no seed could repeat.
                 (resources, "_SLOW_DISK", float("inf")),
+                # Or no resource of a small soak would be large enough for a thread.
+                (resources, "_INLINE_BYTES", _INLINE_BYTES),
                 (_disk, "_write_all", self._write),
                 (_disk, "_unlink", self._delete),
             ):
