@@ -87,6 +87,10 @@ SHORT_DEMO: Final = "tests/models/test_demo.py::test_a_short_video_and_photograp
 
 # Commands of README.md that .ci/run does not run as they are: the tests that start the same programs.
 HTTP_ENGINE: Final = "tests/processes/test_readme.py::test_http_engine_becomes_a_worker"
+CONSOLE: Final = (
+    "python -m orbtrio.toolkit --console --no-worker --engine-id words"
+    " --process-url http://127.0.0.1:8888/process -- python words.py"
+)
 ASK_WORDS: Final = (
     """echo '{"worker_type": "et:words", "input": {"chunk": {"$document": "README.md"}}}'"""
     " | python -m orbtrio.client"
@@ -102,6 +106,7 @@ STARTED_BY_TESTS: Final = {
     "export WORKER_SECRET=change-me VERITONE_WEBHOOK_PROCESS=http://127.0.0.1:8888/process": HTTP_ENGINE,
     "python -m orbtrio.toolkit --engine-id words -- python words.py": HTTP_ENGINE,
     ASK_WORDS: HTTP_ENGINE,
+    CONSOLE: "tests/processes/test_readme.py::test_http_engine_can_be_tried_alone",
 }
 
 # A machine's directories, and the hosts of package registries: neither is anybody else's.

@@ -9,13 +9,18 @@ import socket
 import subprocess
 import sys
 import textwrap
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from PIL import Image
 
 from tests.processes.harness import PATIENCE, SECRET, ended, running_engine, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -100,36 +105,66 @@ def test_engine_inside_a_program(tmp_path: Path) -> None:
     assert output.startswith("{'text': 'HELLO'}\nEngineStatistics(")
 
 
-def test_http_engine_becomes_a_worker(tmp_path: Path) -> None:
-    (tmp_path / "words.py").write_text(BLOCKS[4])
-    (tmp_path / "README.md").write_text("three little words")
-    commands = re.findall(r"```sh\npip install '.\[toolkit\]'\n(.*?)```", README, re.DOTALL)[0].splitlines()
+def shell_block(first: str) -> list[str]:
+    """The commands of the block that begins so."""
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        if block.startswith(first):
+            lines: list[str] = block.splitlines()
+            return lines
+    raise AssertionError(f"README.md has no block that begins with {first}")
+
+
+@contextmanager
+def toolkit_of_the_readme(folder: Path, command: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    (folder / "words.py").write_text(BLOCKS[4])
+    (folder / "README.md").write_text("three little words")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "ORB_TOOLKIT_CACHE": str(folder / "cache"),
+        **environ,
+    }
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+    process = subprocess.Popen(
+        ["bash", "-c", command.replace(":8888/", f":{port}/")],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        print(process.communicate(timeout=PATIENCE)[1], file=sys.stderr)
+    assert process.returncode == 0
+
+
+def test_http_engine_becomes_a_worker(tmp_path: Path) -> None:
+    _, settings, start, ask = shell_block("pip install '.[toolkit]'")
     with running_engine(tmp_path / "data") as engine:
-        settings = commands[0].replace("change-me", f"'{SECRET}'").replace(":8888/", f":{port}/")
-        environ = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "SERVER_URL": engine.url,
-            "ORB_TOOLKIT_CACHE": str(tmp_path / "cache"),
-        }
-        shell = ["bash", "-c", f"{settings}; exec {commands[1]}"]
-        toolkit = subprocess.Popen(shell, cwd=tmp_path, env=environ, text=True, stderr=subprocess.PIPE)
-        try:
-            output = subprocess.run(
-                f"{commands[2]} --url {engine.url}",
-                shell=True,
+        settings = settings.replace("change-me", f"'{SECRET}'")
+        with toolkit_of_the_readme(tmp_path, f"{settings}; exec {start}", SERVER_URL=engine.url):
+            client = subprocess.run(
+                ["bash", "-c", f"{ask.replace('| python', f'| {sys.executable}')} --url {engine.url}"],
                 cwd=tmp_path,
-                env=environ,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 check=True,
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 timeout=PATIENCE,
-            ).stdout
-            found = json.loads(output)["output"]["outputs"][0]["output"]["object"]
-        finally:
-            toolkit.terminate()
-            print(toolkit.communicate(timeout=PATIENCE)[1], file=sys.stderr)
+            )
+    found = json.loads(client.stdout)["output"]["outputs"][0]["output"]["object"]
     assert found == [{"type": "count", "count": 3}]
-    assert toolkit.returncode == 0
+
+
+def test_http_engine_can_be_tried_alone(tmp_path: Path) -> None:
+    (command,) = shell_block("python -m orbtrio.toolkit --console")
+    with toolkit_of_the_readme(tmp_path, f"exec {command}") as toolkit:
+        assert toolkit.stderr is not None
+        found = next(
+            match[0] for line in toolkit.stderr if (match := re.search(r"http://\S+/console\S*", line))
+        )
+        with urllib.request.urlopen(found, timeout=PATIENCE) as answer:
+            assert b"words" in answer.read()
