@@ -80,6 +80,8 @@ class Directories:
         except ValueError as error:
             raise ConfigError(str(error)) from None
         self._tasks = self._root / "task"
+        # They are there before and after a task.
+        self._lasting = {str(path) for path in (self._root, self._tasks, self._engine.parent, self._engine)}
         self._purge_after = settings.purge_after
 
     @property
@@ -161,19 +163,27 @@ class Directories:
 
     # Like mkdir -p, but with our modes, and through no link below the cache directory.
     def _make(self, path: Path) -> Path:
-        if not self._cache.is_dir():
+        try:
+            status = os.stat(self._cache)
+        except FileNotFoundError:
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
                 self._cache.mkdir(mode=stat.S_IRWXU)
-        _check_owner(self._cache)
-        step = self._cache
+            status = os.stat(self._cache)
+        _check_owner(self._cache, status)
+        step = str(self._cache)
         for part in path.relative_to(self._cache).parts:
-            step = step / part
+            step = os.path.join(step, part)
+            # With every job. To look costs half of what it costs to fail at making what is there.
+            if step in self._lasting:
+                with suppress(FileNotFoundError):
+                    if stat.S_ISDIR(os.lstat(step).st_mode):
+                        continue
             try:
                 os.mkdir(step, stat.S_IRWXU)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(step).st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, "not a directory", str(step)) from None
+                    raise NotADirectoryError(errno.ENOTDIR, "not a directory", step) from None
             else:
                 _set_mode(step)
         return path
@@ -214,13 +224,13 @@ def _name(field: str, value: str) -> str:
 
 
 # In /tmp anybody may have made, under the name that we use by default, a directory to read what we put there.
-def _check_owner(cache: Path) -> None:
-    if cache.stat().st_uid not in (os.geteuid(), 0) and cache.parent.stat().st_mode & stat.S_IWOTH:
+def _check_owner(cache: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (os.geteuid(), 0) and cache.parent.stat().st_mode & stat.S_IWOTH:
         message = "belongs to another user; set ORB_TOOLKIT_CACHE to a directory of your own"
         raise PermissionError(errno.EPERM, message, str(cache))
 
 
-def _set_mode(path: Path) -> None:
+def _set_mode(path: str) -> None:
     descriptor = os.open(path, _DIRECTORY)
     try:
         os.fchmod(descriptor, _MODE)

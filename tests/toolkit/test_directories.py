@@ -247,6 +247,15 @@ def test_libraries_and_engines_are_not_purged(directories: Directories) -> None:
     assert library.is_dir()
 
 
+def test_what_was_there_and_is_gone_is_made_again(directories: Directories, cache: Path) -> None:
+    engine = directories.engine
+    directories.task(TaskInput())
+    shutil.rmtree(cache / "1")
+    assert directories.engine == engine
+    assert engine.is_dir()
+    assert directories.task(TaskInput()).is_dir()
+
+
 def test_purging_without_any_task_is_nothing(directories: Directories) -> None:
     assert directories.purge(()) == 0
 
