@@ -11,6 +11,7 @@ import trio
 from orbtrio.errors import ConfigError
 from orbtrio.toolkit import process
 from orbtrio.toolkit.process import EngineEnded, EngineUnusable, run_engine, wait_ready
+from tests.toolkit.wire import Seen, open_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,36 @@ async def test_et_67_asked_again_until_200(
 async def test_et_67_500_means_never(toolkit_settings: Callable[..., ToolkitSettings]) -> None:
     with pytest.raises(EngineUnusable, match="ready answers 500"):
         await wait_ready(toolkit_settings(ready_url=READY), Answers(500).client)
+
+
+async def test_et_67_what_a_ready_engine_says_beside_200_may_have_no_end(
+    toolkit_settings: Callable[..., ToolkitSettings],
+) -> None:
+    async def for_ever(seen: Seen, stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n")
+        while True:
+            await stream.send_all(bytes(65536))
+
+    with trio.fail_after(50):
+        async with open_server(for_ever) as server, httpx2.AsyncClient(timeout=50) as client:
+            await wait_ready(toolkit_settings(ready_url=server.url), client)
+
+
+async def test_et_67_an_answer_that_never_comes_is_asked_for_again(
+    toolkit_settings: Callable[..., ToolkitSettings], autojump_clock: MockClock
+) -> None:
+    times: list[float] = []
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        times.append(round(trio.current_time() - began, 1))
+        if len(times) == 1:
+            await trio.sleep_forever()
+        return httpx2.Response(200)
+
+    began = trio.current_time()
+    client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    await wait_ready(toolkit_settings(ready_url=READY), client)
+    assert times == [0.0, 5.1]
 
 
 async def test_et_65_without_a_webhook_the_port_tells(
