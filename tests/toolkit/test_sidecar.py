@@ -144,6 +144,18 @@ async def test_no_job_waits_behind_a_long_one_that_another_instance_could_begin(
     stage.stop.set()
 
 
+async def test_a_job_that_its_client_takes_back_frees_the_engine_for_the_next(
+    stage: Stage, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    nursery.start_soon(lambda: run_toolkit(stage.settings(), {}, stop=stage.stop))
+    async with trio.open_nursery() as asking:
+        asking.start_soon(stage.ask, f"wait {tmp_path / 'never'}\n")
+        await eventually(lambda: any(worker.unanswered for worker in stage.engine.statistics().workers))
+        asking.cancel_scope.cancel()
+    assert (await stage.ask("#"))["status"] == "complete"
+    stage.stop.set()
+
+
 async def test_jobs_reach_neither_the_toolkit_nor_the_orb_engine(stage: Stage, nursery: trio.Nursery) -> None:
     settings = stage.settings(port=free_port())
     await nursery.start(
