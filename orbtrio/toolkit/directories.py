@@ -244,6 +244,10 @@ def _subdirectories(path: Path) -> Iterator[Path]:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return
+    # An engine may do to its directories what it likes; the others are purged all the same.
+    except OSError as error:
+        logger.warning("tasks' directories cannot be purged: %s: %s", path, error.strerror)
+        return
     for name in names:
         yield path / name
 

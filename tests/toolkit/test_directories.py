@@ -256,6 +256,15 @@ def test_what_was_there_and_is_gone_is_made_again(directories: Directories, cach
     assert directories.task(TaskInput()).is_dir()
 
 
+def test_what_cannot_be_listed_does_not_end_the_purge(
+    directories: Directories, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (cache / "1").mkdir(parents=True)
+    (cache / "1" / "task").touch()
+    assert directories.purge(frozenset()) == 0
+    assert "cannot be purged" in caplog.text
+
+
 def test_purging_without_any_task_is_nothing(directories: Directories) -> None:
     assert directories.purge(()) == 0
 
