@@ -187,7 +187,8 @@ class JobHandler:
                 engine_directory=engine_directory,
                 library_directory=library_directory,
                 redis_url=self._urls.keys if self._has_keys else None,
-                controller_token=self._settings.controller_token,
+                # It is for the Controller, and nothing without one (ET-93).
+                controller_token=self._settings.controller_token if self._settings.controller else None,
             )
             outcome = await self._attempt(item, around, chunk)
             pause = next(pauses, None)

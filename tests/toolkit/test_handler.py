@@ -97,13 +97,16 @@ async def test_et_88_89_90_133_directories_are_there_before_the_call(
     assert same == {"engineDir", "libraryModelDirectory"}
 
 
-@pytest.mark.parametrize("token", [None, "ct"])
-async def test_et_93_the_controllers_token_is_passed_on(
-    autojump_clock: MockClock, start: Start, token: str | None
+@pytest.mark.parametrize(
+    ("controller", "token", "passed_on"),
+    [("http://controller", None, None), ("http://controller", "ct", "ct"), (None, "ct", None)],
+)
+async def test_et_93_the_controllers_token_is_passed_on_if_there_is_one(
+    autojump_clock: MockClock, start: Start, controller: str | None, token: str | None, passed_on: str | None
 ) -> None:
-    engine = start(succeed, controller_token=token)
+    engine = start(succeed, controller=controller, controller_token=token)
     await engine.handler(Job({}))
-    assert engine.calls[0].fields.get("controllerToken") == token
+    assert engine.calls[0].fields.get("controllerToken") == passed_on
 
 
 @pytest.mark.parametrize(("has_keys", "url"), [(False, None), (True, "http://127.0.0.1:1234")])
