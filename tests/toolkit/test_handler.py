@@ -12,9 +12,9 @@ import trio
 import trio.testing
 
 from orbtrio.errors import InvalidMessage
-from orbtrio.toolkit.answers import BadRequest
+from orbtrio.toolkit.answers import BadRequest, Heartbeat, Result
 from orbtrio.toolkit.fetching import FetchFailed
-from orbtrio.toolkit.items import Reception
+from orbtrio.toolkit.items import Item, Reception
 from orbtrio.worker.jobs import Job
 from tests.toolkit.fake_engine import Call, FakeEngine, response
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from orbtrio.toolkit.open_items import Ended
     from orbtrio.toolkit.settings import ToolkitSettings
     from tests.toolkit.fake_engine import Behaviour
 
@@ -687,6 +688,25 @@ async def test_a_cancelled_job_ends_at_once_and_its_tokens_die(
     assert engine.notices == []
     # What was fetched is deleted.
     assert list(await trio.Path(call.fields["taskTmpDir"]).iterdir()) == []
+
+
+async def test_what_was_being_posted_when_a_job_was_cancelled_is_gone_and_not_reported(
+    autojump_clock: MockClock, start: Start
+) -> None:
+    async def hang(call: Call) -> httpx2.Response:
+        found.append(call.open_items.find("result", call.fields["resultWebhook"].rpartition("/")[2]))
+        return response(200, ACK)
+
+    found: list[Item | Ended | None] = []
+    reports: list[Mapping[str, Any]] = []
+    with trio.move_on_after(5):
+        await start(hang).handler(Job({}, report=lambda job_id, fields: reports.append(fields)))
+    # A webhook finds the attempt before it reads the body.
+    (item,) = found
+    assert item is not None
+    assert item.result(Result(output="late"), trio.current_time()) is GONE
+    assert item.heartbeat(Heartbeat(status="running"), trio.current_time()) is GONE
+    assert reports == []
 
 
 async def test_a_cancelled_wait_between_calls_makes_no_more(autojump_clock: MockClock, start: Start) -> None:
