@@ -5,7 +5,8 @@ A chunk is a file on this disk. It has a length, and parts of it can be asked fo
 A stream is relayed from where the job says it lies. It may be growing while it is read, so it has no length:
 the transfer is chunked, passes on each part as it comes, and ends when the other side ends it. If that breaks
 off, or the attempt is over, the engine's connection is cut without the last, empty chunk, so that the engine
-cannot take half a stream for a whole. HTTP/1.0 has no chunks and no such difference, so it gets no streams.
+cannot take half a stream for a whole. HTTP/1.0 has no chunks and no such difference, so it gets no streams. A
+chunk that we were told not to download is relayed too, with the length that the other side gives.
 
 Several GETs are several requests to the other side. Rejected: one that feeds them all, which would have to
 keep what the slowest has not read yet, or to make the others wait for it.
@@ -67,7 +68,7 @@ async def send_input(
         await send(_head(task.chunk_mime_type))
         await send({"type": "http.response.body", "body": b""})
     else:
-        relay = _Relay(task.chunk_mime_type, send)
+        relay = _Relay(task.chunk_mime_type, send, with_length=task.engine_type == "chunk")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, receive, nursery.cancel_scope)
             with open_items.while_open(item):
@@ -81,8 +82,9 @@ async def send_input(
 class _Relay:
     """One GET of a stream."""
 
-    def __init__(self, mime_type: str, send: Send) -> None:
+    def __init__(self, mime_type: str, send: Send, *, with_length: bool) -> None:
         self._mime_type = mime_type
+        self._with_length = with_length
         self._send = send
         self.begun = False
         self.failure: tuple[int, str] | None = None
@@ -97,7 +99,8 @@ class _Relay:
 
     async def _pass_on(self, body: Body) -> None:
         self.begun = True
-        await self._send(_head(self._mime_type or body.content_type))
+        length = body.length if self._with_length else None
+        await self._send(_head(self._mime_type or body.content_type, length))
         async for part in body:
             await self._send({"type": "http.response.body", "body": part, "more_body": True})
         await self._send({"type": "http.response.body", "body": b""})
@@ -113,8 +116,10 @@ def _file(path: Path, mime_type: str) -> Callable[[Scope, Receive, Send], Awaita
     return FileResponse(path, media_type=_media_type(mime_type), stat_result=status)
 
 
-def _head(mime_type: str) -> dict[str, object]:
+def _head(mime_type: str, length: int | None = None) -> dict[str, object]:
     headers = [(b"content-type", _media_type(mime_type).encode())]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 

@@ -203,10 +203,29 @@ async def test_et_33_77_a_stream_is_passed_on_as_it_grows(chunked: bool) -> None
 
 
 async def test_et_77_a_stream_has_no_length_even_if_it_is_known() -> None:
-    async with open_server(ok(DATA)) as server, cache_of(cache_uri=server.url) as cache:
+    async with (
+        open_server(ok(DATA)) as server,
+        cache_of(cache_uri=server.url, engine_type="stream") as cache,
+    ):
         answer = await cache.get(range="bytes=0-1")
         assert (answer.status, answer.body, answer.complete) == (200, DATA, True)
         assert "content-length" not in answer.headers
+
+
+async def test_et_77_a_chunk_that_is_not_downloaded_has_the_length_it_has_there() -> None:
+    async with open_server(ok(DATA)) as server, cache_of(cache_uri=server.url) as cache:
+        answer = await cache.get()
+        assert (answer.status, answer.body, answer.complete) == (200, DATA, True)
+        assert answer.headers["content-length"] == str(len(DATA))
+
+
+async def test_et_77_a_chunk_that_breaks_off_is_cut() -> None:
+    async def half(seen: Seen, stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345")
+
+    async with open_server(half) as server, cache_of(cache_uri=server.url) as cache:
+        answer = await cache.get()
+        assert (answer.status, answer.body, answer.complete) == (200, b"12345", False)
 
 
 async def test_the_jobs_type_comes_before_the_other_sides() -> None:
