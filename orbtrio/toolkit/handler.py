@@ -160,9 +160,13 @@ class JobHandler:
         path = _place(self._directories.task, task) / f".chunk-{secrets.token_hex(8)}"
         try:
             try:
-                await self._fetcher.download(uri, path, _MAX_CHUNK_BYTES)
+                # As long as the engine may take: somebody who sends a byte a minute must not keep its slot.
+                with trio.fail_after(task.max_ttl):
+                    await self._fetcher.download(uri, path, _MAX_CHUNK_BYTES)
             except FetchFailed as failed:
                 raise _Refused(failed.failure_reason, failed.message) from None
+            except trio.TooSlowError:
+                raise _Refused("url_timeout", f"the chunk did not arrive within {task.max_ttl:g} s") from None
             yield attrs.evolve(task, chunk=path)
         finally:
             path.unlink(missing_ok=True)

@@ -656,6 +656,22 @@ async def test_et_85_max_ttl_bounds_the_call(autojump_clock: MockClock, start: S
     assert len(engine.calls) == 1
 
 
+async def test_et_85_fetching_a_chunk_has_max_ttl_too(
+    autojump_clock: MockClock, toolkit_settings: Callable[..., ToolkitSettings]
+) -> None:
+    class Trickle(FakeEngine):
+        async def download(self, url: str, to: Path, limit: int) -> int:
+            await trio.sleep(60)
+            return 0
+
+    began = trio.current_time()
+    engine = Trickle(toolkit_settings(), succeed)
+    result = await engine.handler(Job({"cacheURI": "http://there/chunk", "maxTTL": 5}))
+    assert trio.current_time() - began == pytest.approx(5)
+    assert result["error"] == "url_timeout: the chunk did not arrive within 5 s"
+    assert engine.calls == []
+
+
 # Nobody waits any more.
 
 
