@@ -42,12 +42,27 @@ __all__ = [
 # Up to here the worst message takes 50 ms unwalked, and a walk would double the time for every request.
 WALK_ABOVE: Final = 64 * 1024
 
+_PAIR: Final = head_of(ARRAY, 2)
+
+
 # The library does not mind bytes behind the item. It decodes [item, mark] instead: the second member is the
 # mark only if the item ended where the message does, for nobody outside can know it. That costs nothing; to
 # read from a stream and see how far the library got doubles the time.
-_MARK: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
-_MARK_ITEM: Final = b"\x1b" + _MARK.to_bytes(8, "big")
-_PAIR: Final = head_of(ARRAY, 2)
+def _new_mark() -> tuple[int, bytes]:
+    mark = int.from_bytes(os.urandom(8), "big") | 1 << 63
+    return mark, b"\x1b" + mark.to_bytes(8, "big")
+
+
+# A message whose last item is too long swallows bytes of the mark: as a key, for example, that is or is not
+# the same as the one before it. So whatever fails may show something of the mark, if only by the time that
+# it takes, and a few thousand such messages all of it. Whoever knew it could hide items behind the end of a
+# part, which would travel to others. So a mark with which anything has failed is never used again.
+_mark = _new_mark()
+
+
+def _forget_mark() -> None:
+    global _mark
+    _mark = _new_mark()
 
 
 # How the library shall decode each tag: not at all. It looks here before it looks at what the tag is about,
@@ -110,11 +125,12 @@ def load(raw: bytes, tags: Tags) -> Any:
     if walked:
         scan.check(raw)
     given = raw
+    mark, mark_item = _mark
     if tags is not ENGINE_TAGS:
         raw = arrays.gathered(raw, _GATHERED) or raw
     try:
         loaded = cbor2.loads(
-            raw if walked else _PAIR + raw + _MARK_ITEM,
+            raw if walked else _PAIR + raw + mark_item,
             max_depth=scan.MAX_DEPTH if walked else scan.MAX_DEPTH + 1,
             semantic_decoders=tags,
             object_hook=None if walked else _text_keys,
@@ -123,15 +139,22 @@ def load(raw: bytes, tags: Tags) -> Any:
             strict_hashable_types=True,
         )
     except cbor2.CBORError as error:
-        # The walk refuses the same things, and says which in words that are fit for the peer.
-        scan.check(given)
-        raise DecodeError("not decodable") from error
+        raise _refusal(given) from error
     if walked:
         return loaded
-    item, mark = loaded
-    if mark != _MARK:
-        raise DecodeError("bytes behind the message")
+    item, behind = loaded
+    if behind != mark:
+        raise _refusal(given)
     return item
+
+
+# The walk refuses what the library does, and says why in words that are fit for the peer, always the same
+# ones. It is asked also where there are too few bytes: whether the library can make sense of what is left
+# of the mark is chance.
+def _refusal(raw: bytes) -> DecodeError:
+    _forget_mark()
+    scan.check(raw)
+    return DecodeError("not decodable")
 
 
 def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -> list[Any] | None:
@@ -145,10 +168,11 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -
         depth: How many containers each of them stands in.
         tags: As for `load`.
     """
+    mark, mark_item = _mark
     if len(parts) == 1:
-        pieces = _PAIR, parts[0], _MARK_ITEM
+        pieces = _PAIR, parts[0], mark_item
     else:
-        pieces = head_of(ARRAY, 2 * len(parts)), _MARK_ITEM.join(parts), _MARK_ITEM
+        pieces = head_of(ARRAY, 2 * len(parts)), mark_item.join(parts), mark_item
     try:
         loaded = cbor2.loads(
             b"".join(pieces),
@@ -160,9 +184,14 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -
             strict_hashable_types=True,
         )
     except cbor2.CBORError:
+        _forget_mark()
         return None
     marks = loaded[1::2]
-    return loaded[::2] if marks.count(_MARK) == len(marks) else None
+    if marks.count(mark) < len(marks):
+        _forget_mark()
+        return None
+    items: list[Any] = loaded[::2]
+    return items
 
 
 def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
