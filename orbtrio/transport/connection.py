@@ -157,7 +157,7 @@ class Transport:
         For one task at a time. Cancelling loses nothing.
         """
         if self._parser.missing <= 0:
-            # Held back by `most`: there may be no reason to wait below.
+            # Held back: there may be no reason to wait below.
             await trio.lowlevel.checkpoint()
         while True:
             if self._farewell is not None:
@@ -176,6 +176,8 @@ class Transport:
                 await self._control.offer()
             elif self._parser.close is not None:
                 await self._answer_close(self._parser.close)
+            elif self._parser.missing <= 0:
+                await trio.lowlevel.checkpoint()  # behind thousands of fragments
             else:
                 await self._read(most)
 

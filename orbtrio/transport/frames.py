@@ -49,6 +49,10 @@ _MAX_CONTROL_BYTES: Final = 125
 _LARGE: Final = 64 * 1024
 _GROWTH: Final = 8
 
+# What one call takes at most, for others wait meanwhile: so many frames, and no message behind so many bytes.
+_MOST_FRAMES: Final = 2048
+_MOST_BYTES: Final = 256 * 1024
+
 # Up to here, slicing bytes is faster than slicing a view of them, which copies nothing.
 _SMALL_FRAME: Final = 1024
 
@@ -213,7 +217,7 @@ class FrameParser:
         self._position, self._end, self._lent = 0, size, False
 
     def take(self, most: int | None = None) -> list[bytes]:
-        """All whole messages fed so far, at most `most`; what lies behind them stays unparsed.
+        """Whole messages fed so far, at most `most`; while nothing is `missing`, there may be more.
 
         Raises:
             RemoteProtocolError: a frame breaks the rules (1002), is text (1003), makes its message too large
@@ -231,8 +235,11 @@ class FrameParser:
         mask_bit, key_bytes = (_MASKED, 4) if self._masked else (0, 0)
         limit = self.max_message_bytes
         need = 2
+        enough = position + _MOST_BYTES
         # One pass per frame, in line: this loop is most of what a small message costs here.
-        while end - position >= 2 and len(messages) != most:
+        for _ in range(_MOST_FRAMES):
+            if end - position < 2 or len(messages) == most:
+                break
             first = buffer[position]
             size = buffer[position + 1] ^ mask_bit
             start = position + 2 + key_bytes
@@ -258,6 +265,8 @@ class FrameParser:
             stop = start + size
             if stop > end:
                 need = stop - position
+                break
+            if stop > enough and messages:
                 break
             data = buffer[start:stop] if size <= _SMALL_FRAME else view[start:stop]
             payload = mask(data, buffer[start - 4 : start]) if mask_bit else bytes(data)

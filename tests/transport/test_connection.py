@@ -276,6 +276,15 @@ async def test_ping_is_answered_among_messages(kind: Kind) -> None:
         await peer.send(frame(b"unasked", PONG), BYE)
 
 
+async def test_thousands_of_fragments_are_a_message_where_they_may() -> None:
+    limits = TransportLimits(max_fragments=10_000)
+    rest = 5000 * frame(b"x", CONTINUATION, fin=False) + frame(b"", CONTINUATION)
+    async with server_and_peer("tcp", limits) as (transport, peer):
+        await peer.send(frame(b"x", fin=False), rest)
+        assert await transport.receive() == [b"x" * 5001]
+        await peer.send(BYE)
+
+
 @kinds
 async def test_flood_of_pings_costs_others_nothing(kind: Kind) -> None:
     # B-18. The latest ping is always answered, and so are all that do not come at once.

@@ -217,6 +217,27 @@ def test_nothing_is_kept_of_a_message_that_is_too_large() -> None:
     assert parsing.held == 6
 
 
+@pytest.mark.parametrize("opcode", [BINARY, PING])
+def test_thousands_of_frames_are_taken_in_several_turns(opcode: int) -> None:
+    parsing = parser()
+    parsing.feed(5000 * frame(b"", opcode))
+    turns = []
+    while parsing.missing <= 0:
+        turns.append(len(parsing.take()) + len(parsing.control))
+        parsing.control.clear()
+    assert turns == [2048, 2048, 904]
+
+
+def test_no_message_is_taken_behind_many_bytes() -> None:
+    parsing = parser(max_message_bytes=1 << 20)
+    messages = [bytes(200_000), bytes(50_000), bytes(300_000), b"small"]
+    parsing.feed(b"".join(map(frame, messages)))
+    assert parsing.take() == messages[:2]
+    assert parsing.missing <= 0
+    assert parsing.take() == messages[2:3]
+    assert parsing.take() == messages[3:]
+
+
 def test_a_million_empty_fragments_are_not_looked_at() -> None:
     # B-17: eleven seconds of one core otherwise.
     parsing = parser(max_fragments=1024)

@@ -87,7 +87,9 @@ async def test_messages_of_a_large_read_wait_for_who_takes_them(most: int | None
     assert reader.take(None) == payloads[2:]
 
 
-@pytest.mark.parametrize(("payload", "most"), [(bytes(10_000), 26), (b"small", 65_536 // 11)])
+@pytest.mark.parametrize(
+    ("payload", "most"), [(bytes(300_000), 1), (bytes(10_000), 26), (bytes(50), 65_536 // 56)]
+)
 async def test_large_messages_are_read_many_at_a_time_and_small_ones_are_not(
     payload: bytes, most: int
 ) -> None:
@@ -100,6 +102,18 @@ async def test_large_messages_are_read_many_at_a_time_and_small_ones_are_not(
         counts.append(len(reader.take(None)))
         left -= counts[-1]
     assert max(counts) in (most, most + 1)
+
+
+async def test_a_read_takes_the_usual_large_message_whole() -> None:
+    reader, stream = open_reader()
+    reads = 0
+    for _ in range(3):
+        await stream.send_all(frame(bytes(330_000)))
+        reads = 0
+        while not reader.take(None):
+            await reader.read()
+            reads += 1
+    assert reads == 1
 
 
 async def test_what_is_wrong_with_a_frame_is_said_behind_the_messages_before_it() -> None:
