@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -62,17 +63,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 async def _serve(settings: ToolkitSettings, environ: Mapping[str, str]) -> None:
     stop = trio.Event()
     async with open_service_nursery() as nursery:
-        await nursery.start(_watch_signals, stop)
+        # The system's default would end us and leave the engine, which has a session of its own.
+        await nursery.start(partial(watch_signals, stop, second=_end_at_once))
         await run_toolkit(settings, environ, stop=stop)
-
-
-async def _watch_signals(
-    stop: trio.Event, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    await watch_signals(stop, task_status=task_status)
-    # Their default would end us and leave the engine, which has a session of its own.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_at_once)
 
 
 def _end_at_once(number: int, _: object) -> None:

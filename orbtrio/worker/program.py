@@ -28,6 +28,7 @@ from orbtrio.worker.settings import VARIABLES, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from orbtrio.worker.handlers import BatchHandler, Handler
 
@@ -122,6 +123,7 @@ async def watch_signals(
     stop: trio.Event,
     loading: trio.CancelScope | None = None,
     *,
+    second: Callable[[int, FrameType | None], object] | signal.Handlers = signal.SIG_DFL,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Wait for SIGTERM or SIGINT and tell the program to stop; the next one has its system default.
@@ -129,13 +131,16 @@ async def watch_signals(
     Args:
         stop: What to set.
         loading: What to cancel, since nothing is in hand yet.
+        second: What the next one is to do instead.
         task_status: Started when signals are heard.
     """
+    # Before, since the receiver leaves behind what was there: so there is no moment at which a signal does
+    # anything else.
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, second)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         number = await anext(aiter(signals))
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, signal.SIG_DFL)
     logger.info("%s: finishing what is in hand; a second signal ends at once", signal.Signals(number).name)
     stop.set()
     if loading is not None:
