@@ -25,17 +25,19 @@ _ALWAYS: Final = "AIWARE_CONTROLLER"
 _SECRETS: Final = frozenset({"WORKER_SECRET", "CLIENT_TOKEN", "CLIENT_TOKENS", "AIWARE_CONTROLLER_TOKEN"})
 
 
-def engine_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def engine_environment(environ: Mapping[str, str], controller: str | None = None) -> dict[str, str]:
     """The variables for the engine's process.
 
     Args:
         environ: Ours.
+        controller: The Controller's address, where something other than our environment named it.
     """
     listed = {name.strip() for name in environ.get(_WHITE_LIST, "").split(",")} | {_ALWAYS}
     if environ.get(NODE_RED[0]):
         listed.update(NODE_RED)
-    return {
+    seen = {
         name: value
         for name, value in environ.items()
         if (not name.startswith(_PREFIX) or name in listed) and name not in _SECRETS
     }
+    return {**seen, _ALWAYS: controller} if controller else seen

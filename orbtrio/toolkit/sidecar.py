@@ -88,7 +88,7 @@ async def run_toolkit(
     stop = trio.Event() if stop is None else stop
     closing = trio.Event()
     directories = Directories(settings)
-    environment = engine_environment(environ)
+    environment = engine_environment(environ, settings.controller)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(open_engine_client(settings.concurrency))
         fetcher = await stack.enter_async_context(open_fetcher(settings.allowed_hosts))

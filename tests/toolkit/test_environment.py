@@ -26,7 +26,11 @@ def test_et_50_white_list_is_of_exact_names(listed: str) -> None:
 
 
 def test_et_51_controller_is_always_on_the_list() -> None:
-    assert engine_environment({"AIWARE_CONTROLLER": "http://c"}) == {"AIWARE_CONTROLLER": "http://c"}
+    expected = {"AIWARE_CONTROLLER": "http://c"}
+    assert engine_environment({"AIWARE_CONTROLLER": "http://c"}) == expected
+    # A flag names another than the environment does.
+    assert engine_environment({"AIWARE_CONTROLLER": "http://d"}, "http://c") == expected
+    assert engine_environment({}, "http://c") == expected
 
 
 @pytest.mark.parametrize(
