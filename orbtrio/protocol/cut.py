@@ -22,7 +22,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Final
 
-from orbtrio.protocol.decoding import ENGINE_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
+from orbtrio.protocol.decoding import CUT_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
 from orbtrio.protocol.heads import ARRAY, BYTES, MAP, TEXT, argument
 from orbtrio.protocol.messages import MAX_JOBS, JobRequest
 from orbtrio.protocol.references import MARKER
@@ -80,7 +80,7 @@ def cut_output(
         if len(before) != start or len(rests) != members:
             return None
         parts = [alike + rest for rest in rests]
-    values = load_parts(parts, depth=2, tags=NO_ARRAY_TAGS if typed_arrays else ENGINE_TAGS)
+    values = load_parts(parts, depth=2, tags=NO_ARRAY_TAGS if typed_arrays else CUT_TAGS)
     if values is None:
         return None
     entries: list[tuple[str, bytes]] = []
@@ -146,7 +146,7 @@ def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
         encoded = rest[stop + len(between) :]
         inputs.append(encoded)
         jobs.append(JobRequest(rest[start:stop].decode(), worker_type, {}, None, (), encoded))
-    values = load_parts(inputs, depth=3, tags=ENGINE_TAGS)
+    values = load_parts(inputs, depth=3, tags=CUT_TAGS)
     if values is None:
         return None
     for job, job_input in zip(jobs, values, strict=True):
@@ -182,7 +182,7 @@ def _large_jobs(raw: bytes, at: int, members: int) -> list[JobRequest] | None:
         encoded = view[begin:at]
         inputs.append(encoded)
         jobs.append(JobRequest(raw[start:stop].decode(), worker_type, {}, None, (), encoded))
-    values = load_parts(inputs, depth=3, tags=ENGINE_TAGS) if at == len(raw) else None
+    values = load_parts(inputs, depth=3, tags=CUT_TAGS) if at == len(raw) else None
     if values is None:
         return None
     for job, job_input in zip(jobs, values, strict=True):

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRAY_TAGS",
+    "CUT_TAGS",
     "ENDPOINT_TAGS",
     "ENGINE_TAGS",
     "NO_ARRAY_TAGS",
     "WALK_ABOVE",
+    "CutTags",
     "Tags",
     "decode_item",
     "is_absent",
@@ -75,8 +77,20 @@ class Tags(dict[int, Callable[[Any, bool], object]]):
         return lambda value, immutable: cbor2.CBORTag(tag, value)
 
 
-# As the decoder of a message in which there is no typed array, or else it is another's.
-class _NoArrayTags(Tags):
+# For parts that are cut on a guess. A call for each tag is most of what the worst messages cost, and these
+# must not be decoded twice, or where a walk would do: parts with many tags are not for here.
+class CutTags(Tags):
+    left = 0  # in the parts at hand
+
+    def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("many tags")
+        return super().__missing__(tag)
+
+
+# Likewise, where typed arrays are for others, too.
+class _NoArrayTags(CutTags):
     def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
         if tag in arrays.TYPED_ARRAYS:
             raise ValueError("a typed array")
@@ -99,6 +113,7 @@ _GATHERED: Final = int.from_bytes(os.urandom(8), "big") | 1 << 63
 
 # The engine passes all tags on. At the endpoints JavaScript's byte arrays are bytes.
 ENGINE_TAGS: Final = Tags()
+CUT_TAGS: Final = CutTags()
 NO_ARRAY_TAGS: Final = _NoArrayTags()
 ENDPOINT_TAGS: Final = Tags(
     {TYPED_ARRAY: _typed_array, _GATHERED: lambda items, immutable: arrays.unpack(items)}
@@ -157,7 +172,7 @@ def _refusal(raw: bytes) -> DecodeError:
     return DecodeError("not decodable")
 
 
-def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -> list[Any] | None:
+def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: CutTags) -> list[Any] | None:
     """Decode items that were cut apart on a guess; None if a guess was wrong, or if any is refused.
 
     All in one call, with a mark behind each: if every second item is a mark, every part is exactly one item.
@@ -166,9 +181,10 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: Tags) -
     Args:
         parts: Of no more bytes or items than may be decoded unwalked.
         depth: How many containers each of them stands in.
-        tags: As for `load`.
+        tags: How tags are decoded, if there are few.
     """
     mark, mark_item = _mark
+    tags.left = 8 + 2 * len(parts)
     if len(parts) == 1:
         pieces = _PAIR, parts[0], mark_item
     else:

@@ -7,6 +7,7 @@ import pytest
 
 from orbtrio.errors import DecodeError
 from orbtrio.protocol.decoding import (
+    CUT_TAGS,
     ENDPOINT_TAGS,
     ENGINE_TAGS,
     WALK_ABOVE,
@@ -42,7 +43,7 @@ def mark_item(monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 def parts(*given: bytes) -> list[object] | None:
-    return load_parts(given, depth=1, tags=ENGINE_TAGS)
+    return load_parts(given, depth=1, tags=CUT_TAGS)
 
 
 # A key that swallows the mark and stands beside another: whether the two are the same can be told by how long
@@ -94,3 +95,11 @@ def test_what_is_as_good_as_absent() -> None:
     assert is_absent(None)
     assert is_absent(cbor2.undefined)
     assert not is_absent(0)
+
+
+def test_parts_with_many_tags_are_not_for_here() -> None:
+    few = [b"\xc1\x00"] * 100
+    assert parts(*few) == [cbor2.CBORTag(1, 0)] * 100
+    assert parts(b"\x8a" + b"\xc1\x00" * 10, b"\x00") == [[cbor2.CBORTag(1, 0)] * 10, 0]
+    assert parts(b"\x8d" + b"\xc1\x00" * 13, b"\x00") is None
+    assert parts(b"\xc1\x00") == [cbor2.CBORTag(1, 0)]
