@@ -270,6 +270,9 @@ class Sessions:
         self, transport: Transport, connection: Connection, client: RemoteClient, tenant: str
     ) -> None:
         unknown = _UnknownMessages()
+        # Jobs count as queued until they are dealt to the workers, and one read may bring two thousand. More
+        # than there is room for would be refused while the workers have nothing to do.
+        most = self._config.max_queued_jobs // 2
         while True:
             received = await transport.receive()
             received.reverse()
@@ -282,6 +285,9 @@ class Sessions:
                     message = connection.receive(received.pop())
                     if type(message) is WorkerRequest and not (message.resources or message.invalid):
                         jobs += message.jobs
+                        if len(jobs) >= most:
+                            self._accept_jobs(client, jobs)
+                            await _let_others_run()
                         continue
                     self._accept_jobs(client, jobs)
                     if isinstance(message, WorkerRequest):
@@ -299,6 +305,13 @@ class Sessions:
         if jobs:
             self._exchange.accept_jobs(client, jobs)
             jobs.clear()
+
+
+# Every task that can run does, whichever comes first in a turn: it is before or behind us in the first, and
+# before us in the second.
+async def _let_others_run() -> None:
+    await trio.lowlevel.checkpoint()
+    await trio.lowlevel.checkpoint()
 
 
 # Whatever crossed the worker's word on the wire was sent before: it is counted, and answered by now.

@@ -474,6 +474,21 @@ async def test_only_so_many_of_a_kind_are_admitted(autojump_clock: MockClock, ro
         assert (await connect()).lost is None
 
 
+async def test_requests_that_come_together_find_the_room_that_they_would_find_one_by_one(
+    autojump_clock: MockClock,
+) -> None:
+    """P-14: what a worker takes at once is not queued, however much of it one read brings."""
+    async with open_fabric(worker_secret=SECRET, max_queued_jobs=100) as fabric:
+        await fabric.fake_worker("t", max_batch_size=10)
+        client = await fabric.fake_client(engine_errors=True)
+        jobs = [JobRequest(number, "t", {}) for number in range(600)]
+        for first in range(0, 600, 20):
+            client.send(WorkerRequest(jobs[first : first + 20]))
+        await wait_until_idle()
+        assert fabric.engine.statistics().refused == {}
+        assert fabric.engine.statistics().accepted == 600
+
+
 async def test_first_message_may_have_64_kib(autojump_clock: MockClock) -> None:
     """P-52, B-51."""
     async with open_fabric(worker_secret=SECRET) as fabric, open_neighbours(fabric):
