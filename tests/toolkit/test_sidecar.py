@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import asynccontextmanager
@@ -182,6 +183,31 @@ def test_where_the_orb_engine_is(url: str, expected: tuple[str, int]) -> None:
 async def test_et_15_runtime_ttl_ends_it(stage: Stage) -> None:
     with trio.fail_after(50):
         await run_toolkit(stage.settings(runtime_ttl=0.01), {})
+
+
+async def test_et_88_what_earlier_tasks_have_left_is_purged_from_the_start(
+    stage: Stage, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    left = tmp_path / "cache" / "1" / "task" / "job" / "task"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    nursery.start_soon(lambda: run_toolkit(stage.settings(), {}, stop=stage.stop))
+    await eventually(lambda: not left.exists())
+    stage.stop.set()
+
+
+async def test_what_is_in_hand_has_as_long_as_an_engine_may_take(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    async def run_worker(*_: Any, **options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr(sidecar, "run_worker", run_worker)
+    with trio.fail_after(50):
+        await run_toolkit(stage.settings(max_ttl=77.0), {}, stop=stage.stop)
+    assert given["drain_timeout"] == 77
 
 
 async def test_stopped_while_the_engine_starts(stage: Stage) -> None:
