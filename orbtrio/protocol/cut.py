@@ -54,6 +54,9 @@ _EMPTY: Final = bytes((ARRAY,))
 _LONG: Final = bytes((ARRAY + 24,))
 _MARKER: Final = MARKER.encode()
 
+# What stands behind the first byte of a head of nine bytes that might be shorter. See `_forget_wide`.
+_WIDE: Final = b"\x00\x00\x00\x00"
+
 
 def cut_output(
     raw: bytes, *, typed_arrays: bool = False
@@ -107,15 +110,28 @@ def cut_request(raw: bytes) -> list[JobRequest] | None:
     try:
         members, start = _members(raw, len(beginning))
         if len(raw) > _SMALL * members > 0:
-            return _large_jobs(raw, start, members) if len(raw) <= _LARGEST else None
-        if len(raw) > WALK_ABOVE or _MARKER in raw:
+            jobs = _large_jobs(raw, start, members) if len(raw) <= _LARGEST else None
+        elif len(raw) > WALK_ABOVE or _MARKER in raw:
             return None
-        rests = raw.split(_JOB)
-        if len(rests[0]) != start or not 0 < members == len(rests) - 1 <= MAX_JOBS:
-            return None
-        return _jobs(rests)
+        else:
+            rests = raw.split(_JOB)
+            if len(rests[0]) != start or not 0 < members == len(rests) - 1 <= MAX_JOBS:
+                return None
+            jobs = _jobs(rests)
     except (IndexError, UnicodeDecodeError):
         return None
+    if jobs is not None and b"\x00" in raw:
+        _forget_wide(jobs)
+    return jobs
+
+
+# A client may write a length of 5 in eight bytes, and cbor-x in JavaScript cannot read that: it would lose a
+# whole batch, with the jobs of others. Small numbers like that are large ones to it. So these inputs are
+# encoded anew. Other heads that might be shorter are read by all, and travel as they came.
+def _forget_wide(jobs: list[JobRequest]) -> None:
+    for job in jobs:
+        if _WIDE in bytes(job.encoded or b""):
+            job.encoded = None
 
 
 # The number of members of an array, and where they begin; no number if it is no array.
