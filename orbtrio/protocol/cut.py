@@ -120,7 +120,7 @@ def cut_request(raw: bytes) -> list[JobRequest] | None:
             jobs = _jobs(rests)
     except (IndexError, UnicodeDecodeError):
         return None
-    if jobs is not None and b"\x00" in raw:
+    if jobs is not None and 0 in raw:  # a number: of bytes, Python would ask first whether they are one
         _forget_wide(jobs)
     return jobs
 

@@ -77,10 +77,14 @@ class Tags(dict[int, Callable[[Any, bool], object]]):
         return lambda value, immutable: cbor2.CBORTag(tag, value)
 
 
+# Three for each job of a usual message.
+_MOST_TAGS: Final = 100
+
+
 # For parts that are cut on a guess. A call for each tag is most of what the worst messages cost, and these
 # must not be decoded twice, or where a walk would do: parts with many tags are not for here.
 class CutTags(Tags):
-    left = 0  # in the parts at hand
+    left = 0  # of `_MOST_TAGS` in the parts at hand
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], object]:
         self.left -= 1
@@ -184,7 +188,8 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: CutTags
         tags: How tags are decoded, if there are few.
     """
     mark, mark_item = _mark
-    tags.left = 8 + 2 * len(parts)
+    if tags.left != _MOST_TAGS:
+        tags.left = _MOST_TAGS
     if len(parts) == 1:
         pieces = _PAIR, parts[0], mark_item
     else:

@@ -100,6 +100,5 @@ def test_what_is_as_good_as_absent() -> None:
 def test_parts_with_many_tags_are_not_for_here() -> None:
     few = [b"\xc1\x00"] * 100
     assert parts(*few) == [cbor2.CBORTag(1, 0)] * 100
-    assert parts(b"\x8a" + b"\xc1\x00" * 10, b"\x00") == [[cbor2.CBORTag(1, 0)] * 10, 0]
-    assert parts(b"\x8d" + b"\xc1\x00" * 13, b"\x00") is None
+    assert parts(*few, b"\xc1\x00") is None
     assert parts(b"\xc1\x00") == [cbor2.CBORTag(1, 0)]
