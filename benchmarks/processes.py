@@ -24,7 +24,15 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["EngineFailed", "EngineProcess", "cpu_time", "raise_file_limit", "run_engine"]
+__all__ = [
+    "EngineFailed",
+    "EngineProcess",
+    "cpu_clock",
+    "cpu_time",
+    "free_port",
+    "raise_file_limit",
+    "run_engine",
+]
 
 _START_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 5.0
@@ -96,12 +104,21 @@ class EngineProcess:
         return " ".join(self._argv).replace(sys.executable, "python")
 
 
-def cpu_time(pid: int) -> float:
-    """Seconds of CPU that all threads of a process have used so far; 0 if it is gone."""
+def cpu_clock(pid: int) -> float:
+    """Seconds of CPU that all threads of a process have used so far.
+
+    Raises:
+        OSError: it is gone.
+    """
     # What clock_getcpuclockid(3) computes: the clock of another process. /proc/PID/stat has the same figure
     # in steps of 10 ms.
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def cpu_time(pid: int) -> float:
+    """As `cpu_clock`; 0 if the process is gone."""
     try:
-        return time.clock_gettime(~pid << 3 | 2)
+        return cpu_clock(pid)
     except OSError:
         return 0.0
 
@@ -118,7 +135,7 @@ def run_engine(argv: Sequence[str], settings: Mapping[str, str] | None = None) -
         EngineFailed: it cannot be started, or it does not listen.
     """
     secret = os.urandom(16).hex()
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="orbtrio-bench-") as directory:
         log = Path(directory, "log")
         # Settings of whoever runs this must not change what is measured.
@@ -163,7 +180,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

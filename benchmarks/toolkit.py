@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import os
 import queue
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ import cbor2
 
 from benchmarks import wire
 from benchmarks.measure import rank
-from benchmarks.processes import EngineFailed, cpu_time, run_engine
+from benchmarks.processes import EngineFailed, cpu_time, free_port, run_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -151,8 +150,7 @@ class _Notified:
 @contextmanager
 def _toolkit(port: int, secret: str, manner: str) -> Iterator[int]:
     # The toolkit's process id, once it serves.
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        own = server.getsockname()[1]
+    own = free_port()
     with tempfile.TemporaryDirectory(prefix="orbtrio-bench-") as directory:
         log = Path(directory, "log")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ORB_")} | {

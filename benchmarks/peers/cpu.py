@@ -23,6 +23,8 @@ from typing import Final
 
 import attrs
 
+from benchmarks.processes import cpu_clock
+
 __all__ = ["Meter", "adopt_orphans", "descendants", "end_descendants", "tree_cpu"]
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -58,7 +60,7 @@ def tree_cpu() -> float:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         processes = _descendants()
         try:
-            living = sum(_own_cpu(process.pid) + process.inherited for process in processes)
+            living = sum(cpu_clock(process.pid) + process.inherited for process in processes)
         except (OSError, OverflowError):
             continue  # one has ended since, and its time is now somewhere that was read before
         again = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -137,11 +139,6 @@ def _parse_stat(stat: str) -> _Process:
     pid = int(stat.partition(" ")[0])
     fields = stat[stat.rindex(")") + 2 :].split()
     return _Process(pid, int(fields[1]), (int(fields[13]) + int(fields[14])) * _TICK)
-
-
-# What clock_getcpuclockid(3) computes: the clock of another process.
-def _own_cpu(pid: int) -> float:
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 # Waits for those of them that are children of this process and have ended; the others are returned. What a

@@ -19,7 +19,7 @@ from benchmarks.peers.cpu import end_descendants
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ServerFailed", "Servers", "free_port"]
+__all__ = ["ServerFailed", "Servers"]
 
 # Where `benchmarks` can be imported from.
 _ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -125,10 +125,3 @@ class Servers:
                 process.kill()
                 process.wait()
         end_descendants()
-
-
-def free_port() -> int:
-    """A port of this machine that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

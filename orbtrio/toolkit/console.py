@@ -43,6 +43,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.toolkit.runs import Run, encode, watch
+from orbtrio.toolkit.serving import base_url
 from orbtrio.toolkit.webhooks import is_named
 from orbtrio.worker.jobs import Job
 
@@ -138,10 +139,8 @@ class Console:
 
     def announce(self, port: int) -> None:
         """Say where a browser finds it, whatever the log's level, and if it is open to other machines."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        if host in ("0.0.0.0", "[::]"):
-            host = "localhost"
-        print(f"test console: http://{host}:{port}{_PATH}", file=sys.stderr, flush=True)
+        host = "localhost" if self._host in ("0.0.0.0", "::") else self._host
+        print(f"test console: {base_url(host, port)}{_PATH}", file=sys.stderr, flush=True)
         if not _is_local(self._host):
             logger.warning("whoever can reach port %d at %s can use the test console", port, self._host)
 

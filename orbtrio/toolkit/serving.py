@@ -131,6 +131,11 @@ class _Server:
         return counted
 
 
+def base_url(host: str, port: int) -> str:
+    """Where a server is found: ``http://127.0.0.1:8889``; an address of IPv6 stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 async def serve(
     app: ASGIApp,
     host: str = "127.0.0.1",

@@ -41,7 +41,7 @@ from orbtrio.toolkit.keys import open_keys
 from orbtrio.toolkit.notices import open_notifier
 from orbtrio.toolkit.open_items import OpenItems, Urls
 from orbtrio.toolkit.process import EngineEnded, EngineUnusable, run_engine
-from orbtrio.toolkit.serving import serve
+from orbtrio.toolkit.serving import base_url, serve
 from orbtrio.toolkit.webhooks import Webhooks
 from orbtrio.worker import run_worker
 
@@ -106,7 +106,7 @@ async def run_toolkit(
             return JobHandler(
                 settings,
                 open_items=open_items,
-                urls=Urls(f"http://{_literal(settings.host)}:{port}"),
+                urls=Urls(base_url(settings.host, port)),
                 directories=directories,
                 fetcher=fetcher,
                 client=client,
@@ -229,11 +229,6 @@ async def _live(
 def _host_and_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-
-
-# Of an address, how it stands in a URL.
-def _literal(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 # The console sends nothing between two lives of the engine.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from orbtrio.conformance.sockets import free_port
 from tests.processes.harness import PATIENCE
-from tests.processes.test_toolkit import free_port
 from tests.toolkit.devtools import Tab, open_tab
 
 if TYPE_CHECKING:

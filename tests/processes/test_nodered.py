@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from orbtrio.conformance.sockets import free_port
 from orbtrio.toolkit import nodered
 from orbtrio.toolkit.engine import keep_library
 from tests.processes.harness import PATIENCE, ended, read_line, running_engine
-from tests.processes.test_toolkit import StockClient, free_port
+from tests.processes.test_toolkit import StockClient
 from tests.processes.toolkit_process import running_toolkit
 
 if TYPE_CHECKING:

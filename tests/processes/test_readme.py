@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from PIL import Image
 
+from orbtrio.conformance.sockets import free_port
 from tests.processes.harness import PATIENCE, SECRET, ended, running_engine, wait_until
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def toolkit_of_the_readme(folder: Path, command: str, **environ: str) -> Iterato
         "ORB_TOOLKIT_CACHE": str(folder / "cache"),
         **environ,
     }
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["bash", "-c", command.replace(":8888/", f":{port}/")],
         cwd=folder,

@@ -8,8 +8,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from orbtrio.conformance.sockets import free_port
 from tests.processes.harness import PATIENCE, SECRET
-from tests.processes.test_toolkit import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

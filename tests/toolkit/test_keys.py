@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio.conformance.sockets import free_port
 from orbtrio.toolkit import keys as module
 from orbtrio.toolkit.fetching import open_fetcher
 from orbtrio.toolkit.items import Item
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
 
 KEY = Scoped("j", "job", b"key")
 ANY_TYPE = "application/octet-stream"
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 @contextmanager

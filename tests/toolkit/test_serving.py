@@ -15,7 +15,7 @@ from anycorn.tcp_server import TCPServer
 
 from orbtrio._nursery import open_service_nursery
 from orbtrio.toolkit import serving
-from orbtrio.toolkit.serving import serve
+from orbtrio.toolkit.serving import base_url, serve
 from tests.toolkit.wire import ask, read_answer, request
 
 if TYPE_CHECKING:
@@ -254,3 +254,7 @@ async def test_a_name_with_several_addresses_is_listened_at_once(monkeypatch: py
     monkeypatch.setattr(trio, "open_tcp_listeners", two)
     async with serving_app(hello) as served:
         assert (await ask(served.port, "GET", "/")).status == 200
+
+
+def test_addresses_of_the_newer_kind_stand_in_brackets() -> None:
+    assert (base_url("::1", 1), base_url("127.0.0.1", 80)) == ("http://[::1]:1", "http://127.0.0.1:80")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ import pytest
 import trio
 
 import orbtrio
+from orbtrio.conformance.sockets import free_port
 from orbtrio.toolkit import sidecar
 from orbtrio.toolkit.process import EngineEnded, EngineUnusable
 from orbtrio.toolkit.settings import ToolkitSettings
@@ -50,13 +50,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Stage:
@@ -234,10 +227,6 @@ async def test_engine_that_is_never_ready_ends_it(stage: Stage) -> None:
     command = (sys.executable, "-c", "import time; time.sleep(999)")
     with pytest.raises(EngineUnusable, match=r"not ready after 0\.1 s"), trio.fail_after(50):
         await run_toolkit(stage.settings(command=command, ready_timeout=0.1), {}, stop=stage.stop)
-
-
-def test_addresses_of_the_newer_kind_stand_in_brackets() -> None:
-    assert (sidecar._literal("::1"), sidecar._literal("127.0.0.1")) == ("[::1]", "127.0.0.1")
 
 
 async def test_redis_need_not_be_there_yet(stage: Stage, nursery: trio.Nursery) -> None:

@@ -11,11 +11,12 @@ import trio
 
 import orbtrio
 from orbtrio._nursery import open_service_nursery
+from orbtrio.conformance.sockets import free_port
 from orbtrio.toolkit.settings import ToolkitSettings
 from orbtrio.toolkit.sidecar import run_toolkit
 from orbtrio.worker.settings import WorkerSettings
 from tests.toolkit.test_console import OURS, body_of, events_of
-from tests.toolkit.test_sidecar import ENGINE, free_port
+from tests.toolkit.test_sidecar import ENGINE
 from tests.toolkit.wire import Answer, ask
 
 if TYPE_CHECKING:

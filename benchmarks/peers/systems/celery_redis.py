@@ -13,9 +13,9 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.peers.servers import free_port
 from benchmarks.peers.system import Answers, Asked, Setting, System
 from benchmarks.peers.work import WrongAnswer
+from benchmarks.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

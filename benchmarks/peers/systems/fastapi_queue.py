@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.peers.servers import free_port
 from benchmarks.peers.sockets import Http, ask_over_connections, json_body, json_text
 from benchmarks.peers.system import Asked, Setting, System
+from benchmarks.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

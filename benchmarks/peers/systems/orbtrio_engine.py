@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.peers.servers import free_port
 from benchmarks.peers.sockets import ask_over_connections
 from benchmarks.peers.system import Answers, Asked, Setting, System
 from benchmarks.peers.work import WrongAnswer
+from benchmarks.processes import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
