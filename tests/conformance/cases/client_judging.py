@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsproto.events import CloseConnection
 
-import orbtrio.conformance.cases.client_lives
-import orbtrio.conformance.cases.clients  # noqa: F401
 from orbtrio.conformance.client_target import SimulatedClient
-from orbtrio.conformance.model import CaseResult, Verdict, catalogue
-from orbtrio.conformance.profiles import load_profile
-from orbtrio.conformance.runner import Runner
-from orbtrio.conformance.search import Options
 from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.zoo.client import ModelClient
 from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases import case_tests
+from tests.conformance.cases.case_tests import CaseTests, judge_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orbtrio.conformance.model import CaseResult
 
 
 def judge(
@@ -27,21 +28,22 @@ def judge(
     token: str | None = None,
 ) -> CaseResult:
     target = SimulatedClient("zoo", Conditions(token=token), lambda: SimulatedWorld(client(token)))
-    options = Options(seed=7, examples=4, seconds=60, shrink_seconds=1, repetitions=1)
-    return Runner(target, load_profile(profile), options).judge(catalogue()[case_id], 60)
+    return judge_target(target, case_id, profile, examples=4)
 
 
 def complaint(case_id: str, client: type[ModelClient], **options: Any) -> str:
     """What the case says of a client that is wrong."""
-    result = judge(case_id, client, **options)
-    assert result.verdict is Verdict.FAIL, f"{client.__name__}: {result.verdict}, {result.reading}"
-    assert result.counterexample is not None
-    return f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+    return case_tests.complaint(judge(case_id, client, **options))
 
 
-def complaint_about(name: str, case_id: str) -> str:
-    """What it says of a fault of the zoo."""
-    return complaint(case_id, mutants()[name].faulty)
+class ClientCases(CaseTests):
+    """Of clients."""
+
+    def judge_model(self, case_id: str, profile: str, folder: Path) -> CaseResult:
+        return judge(case_id, profile=profile)
+
+    def judge_fault(self, name: str, case_id: str, folder: Path) -> CaseResult:
+        return judge(case_id, mutants()[name].faulty)
 
 
 class Brief(ModelClient):

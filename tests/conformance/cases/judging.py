@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import collections
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from orbtrio.conformance.engine_stage import EngineStage
-from orbtrio.conformance.model import CaseResult, Verdict, catalogue
-from orbtrio.conformance.profiles import load_profile
-from orbtrio.conformance.runner import Runner
-from orbtrio.conformance.search import Options
 from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.targets import SimulatedEngine
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.case_tests import RULINGS, CaseTests, judge_target
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orbtrio.conformance.model import CaseResult
 
 
 def judge(
@@ -38,9 +37,7 @@ def judge(
         store.mkdir(parents=True)
         return SimulatedWorld(engine(store, secret=conditions.secret))
 
-    target = SimulatedEngine("zoo", conditions, world)
-    options = Options(seed=7, examples=examples, seconds=60, shrink_seconds=1, repetitions=1)
-    return Runner(target, load_profile(profile), options).judge(catalogue()[case_id], 60)
+    return judge_target(SimulatedEngine("zoo", conditions, world), case_id, profile, examples)
 
 
 def quiet(engine: type[ModelEngine]) -> type[ModelEngine]:
@@ -55,16 +52,38 @@ def stage_around(engine: type[ModelEngine], root: Path) -> EngineStage:
     return EngineStage(world, conditions, collections.Counter(), nonce="plan")
 
 
-def faults_for(*case_ids: str) -> list[tuple[str, str]]:
-    """The zoo's faults that these cases have to notice: name and case."""
-    return [
-        (name, case_id) for case_id in case_ids for name, known in mutants().items() if case_id in known.kills
-    ]
+class EngineCases(CaseTests):
+    """Of engines.
+
+    Attributes:
+        EXAMPLES: How many plans are drawn for the model.
+        FAULT_EXAMPLES: How many for a fault.
+        FAULT_PROFILE: What a fault is judged by.
+        BY_RULING: Faults that are none by the text of the spec: they are judged by "orbtrio".
+        PINGS: Whether the engines send any, see `quiet`.
+    """
+
+    EXAMPLES: ClassVar[int] = 3
+    FAULT_EXAMPLES: ClassVar[int] = 6
+    FAULT_PROFILE: ClassVar[str] = "hardened"
+    BY_RULING: ClassVar[frozenset[str]] = frozenset()
+    PINGS: ClassVar[bool] = True
+
+    def engine(self, engine: type[ModelEngine]) -> type[ModelEngine]:
+        return engine if self.PINGS else quiet(engine)
+
+    def judge_model(self, case_id: str, profile: str, folder: Path) -> CaseResult:
+        engine = self.engine(ModelEngine)
+        return judge(case_id, folder, profile=profile, engine=engine, examples=self.EXAMPLES)
+
+    def judge_fault(self, name: str, case_id: str, folder: Path) -> CaseResult:
+        profile = "orbtrio" if name in self.BY_RULING else self.FAULT_PROFILE
+        engine = self.engine(mutants()[name].faulty)
+        return judge(case_id, folder, profile=profile, engine=engine, examples=self.FAULT_EXAMPLES)
 
 
-def complaint(name: str, case_id: str, root: Path) -> str:
-    """What the case says of the fault."""
-    result = judge(case_id, root, engine=mutants()[name].faulty, examples=6)
-    assert result.verdict is Verdict.FAIL, f"{name}: {result.verdict}, {result.reading}"
-    assert result.counterexample is not None
-    return f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+class ExtensionCases(EngineCases):
+    """Of engines with extensions."""
+
+    PROFILES = RULINGS
+    EXAMPLES = 6

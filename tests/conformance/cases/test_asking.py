@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from orbtrio.conformance import suite
 from orbtrio.conformance.model import Role, Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import ExtensionCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ["ORB-EXT-01"]
 
-WORDS = {
-    "unknown-name-spoils-the-list": "no_such_extension",
-    "unknown-extensions-refused": "closed with 1008",
-}
-
-
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestAsking(ExtensionCases):
+    CASES = ("ORB-EXT-01",)
+    SAYS: ClassVar = {
+        "unknown-name-spoils-the-list": "no_such_extension",
+        "unknown-extensions-refused": "closed with 1008",
+    }
 
 
 OF_ENGINES = [

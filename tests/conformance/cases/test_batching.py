@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import orbtrio.conformance.cases.batching  # noqa: F401 (defines the cases)
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import EngineCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Worker
 
-CASES = [f"ORB-BAT-{number:02}" for number in range(1, 6)]
 
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    result = judge(case_id, tmp_path, profile=profile)
-    assert result.verdict is Verdict.PASS, result
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("debounced-timer", "in which"),
-        ("size-off-by-one", "a batch of"),
-        ("full-batches-wait", "at once, not after its 30000 ms"),
-        ("leftovers-forgotten", "left behind are sent to worker#1 after"),
-        ("empty-batch-first", "a batch with none"),
-    ],
-)
-def test_each_fault_is_named(name: str, words: str, tmp_path: Path) -> None:
-    (case_id,) = [case_id for known, case_id in faults_for(*CASES) if known == name]
-    assert words in complaint(name, case_id, tmp_path)
+class TestBatching(EngineCases):
+    CASES = tuple(f"ORB-BAT-{number:02}" for number in range(1, 6))
+    SAYS: ClassVar = {
+        "debounced-timer": "in which",
+        "size-off-by-one": "a batch of",
+        "full-batches-wait": "at once, not after its 30000 ms",
+        "leftovers-forgotten": "left behind are sent to worker#1 after",
+        "empty-batch-first": "a batch with none",
+    }
 
 
 class Hurried(ModelEngine):

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-import pytest
-
-from orbtrio.conformance.model import Verdict
-from tests.conformance.cases.judging import complaint, faults_for, judge
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-CASES = ["ORB-EXT-08", "ORB-EXT-09", "ORB-EXT-10", "ORB-EXT-11", "ORB-EXT-12", "ORB-EXT-13", "ORB-EXT-14"]
-
-WORDS = {
-    "cancels-what-runs-only": "which is queued and its client has cancelled",
-    "cancels-what-waits-only": "which worker#1 holds",
-    "cancelled-jobs-are-sent": "is sent to a worker",
-    "cancelled-is-timeout": '"error_kind": "timeout"',
-    "first-of-a-cancel-request": "seen: no answer",
-    "nobody-is-recalled": "seen: nothing",
-    "everybody-is-recalled": "worker#2, which has none of them",
-    "recalled-by-the-clients-name": 'seen: [["j1"]]',
-    "whole-batch-recalled": "cancel_jobs name the ids",
-    "deadlines-unrecalled": "whose timeout_ms is over",
-    "heartbeats-unrecalled": "whose heartbeat_ms is over",
-    "no-heartbeat": "heartbeat_timeout",
-    "lost-clients-unrecalled": "whose client is gone",
-    "cancelled-answers-delivered": "a new one under an old name",
-    "cancelled-names-are-used-up": "is sent to a worker",
-    "anybody-cancels": '["shared"]',
-    "unknown-names-close": "closed with 1008",
-    "unknown-names-are-told": "seen: an answer",
-    "cancelling-frees-the-worker": "the next batch is there",
-    "cancelling-costs-the-worker": "nothing is sent",
-    "everybody-hears-of-cancelling": "cancel_jobs",
-    "everybody-cancels": "which did not ask for `cancel`",
-    "cancelled-told-unasked": "which did not ask to be told",
-}
+from tests.conformance.cases.judging import ExtensionCases
 
 
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestCancelling(ExtensionCases):
+    CASES = ("ORB-EXT-08", "ORB-EXT-09", "ORB-EXT-10", "ORB-EXT-11", "ORB-EXT-12", "ORB-EXT-13", "ORB-EXT-14")
+    SAYS: ClassVar = {
+        "cancels-what-runs-only": "which is queued and its client has cancelled",
+        "cancels-what-waits-only": "which worker#1 holds",
+        "cancelled-jobs-are-sent": "is sent to a worker",
+        "cancelled-is-timeout": '"error_kind": "timeout"',
+        "first-of-a-cancel-request": "seen: no answer",
+        "nobody-is-recalled": "seen: nothing",
+        "everybody-is-recalled": "worker#2, which has none of them",
+        "recalled-by-the-clients-name": 'seen: [["j1"]]',
+        "whole-batch-recalled": "cancel_jobs name the ids",
+        "deadlines-unrecalled": "whose timeout_ms is over",
+        "heartbeats-unrecalled": "whose heartbeat_ms is over",
+        "no-heartbeat": "heartbeat_timeout",
+        "lost-clients-unrecalled": "whose client is gone",
+        "cancelled-answers-delivered": "a new one under an old name",
+        "cancelled-names-are-used-up": "is sent to a worker",
+        "anybody-cancels": '["shared"]',
+        "unknown-names-close": "closed with 1008",
+        "unknown-names-are-told": "seen: an answer",
+        "cancelling-frees-the-worker": "the next batch is there",
+        "cancelling-costs-the-worker": "nothing is sent",
+        "everybody-hears-of-cancelling": "cancel_jobs",
+        "everybody-cancels": "which did not ask for `cancel`",
+        "cancelled-told-unasked": "which did not ask to be told",
+    }

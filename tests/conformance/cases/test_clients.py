@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from orbtrio.conformance.model import Role, Verdict
+from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.client import ModelClient
-from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.client_judging import Brief, Mute, complaint, complaint_about, judge
-
-CASES = [f"ORB-CLI-{number:02}" for number in range(1, 7)]
-
-# What the report of each fault has to say.
-SAYS = {
-    "client-that-says-worker": "a message of type 'i_am_worker'",
-    "client-introduces-twice": "messages of type i_am_server",
-    "jobs-without-type": "jobs[0].worker_type is None",
-    "jobs-by-id": "`jobs` is of type dict, not a list",
-    "ids-start-again": "'job-0' again",
-    "ids-come-round": "'job-0' again",
-    "no-job-id": "a job without: ['input', 'worker_type']",
-    "resource-sent-once": "resource 'logo', which a job refers to, is in the same request",
-    "unused-resource": "is referred to by a job of its request",
-    "huge-resource": "2,097,153 bytes",
-    "base64-image": "data of type str",
-    "one-id-for-all-resources": "'file' twice",
-    "status-as-text": 'a text message: [\'{"status": "fine"}\']',
-    "bytes-behind": "bytes behind the CBOR item",
-    "unmasked-frames": "unmasked frame",
-    "indefinite-lengths": "indefinite lengths",
-    "no-pongs-while-waiting": "0 pongs",
-    "empty-pongs": "pongs, with [0",
-}
+from tests.conformance.cases.client_judging import Brief, ClientCases, Mute, complaint, judge
 
 
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str) -> None:
-    result = judge(case_id, profile=profile)
-    assert result.verdict is (Verdict.INFO if result.level.value == "INFO" else Verdict.PASS), result
-
-
-def test_every_fault_has_its_words_and_every_case_a_fault() -> None:
-    killed = {name: known.kills[0] for name, known in mutants(Role.CLIENT).items() if known.kills[0] in CASES}
-    assert set(SAYS) == set(killed)
-    assert set(CASES) == set(killed.values())
-
-
-@pytest.mark.parametrize("name", SAYS)
-def test_a_fault_is_told_in_words(name: str) -> None:
-    assert SAYS[name] in complaint_about(name, mutants()[name].kills[0])
+class TestClients(ClientCases):
+    CASES = tuple(f"ORB-CLI-{number:02}" for number in range(1, 7))
+    SAYS: ClassVar = {
+        "client-that-says-worker": "a message of type 'i_am_worker'",
+        "client-introduces-twice": "messages of type i_am_server",
+        "jobs-without-type": "jobs[0].worker_type is None",
+        "jobs-by-id": "`jobs` is of type dict, not a list",
+        "ids-start-again": "'job-0' again",
+        "ids-come-round": "'job-0' again",
+        "no-job-id": "a job without: ['input', 'worker_type']",
+        "resource-sent-once": "resource 'logo', which a job refers to, is in the same request",
+        "unused-resource": "is referred to by a job of its request",
+        "huge-resource": "2,097,153 bytes",
+        "base64-image": "data of type str",
+        "one-id-for-all-resources": "'file' twice",
+        "status-as-text": 'a text message: [\'{"status": "fine"}\']',
+        "bytes-behind": "bytes behind the CBOR item",
+        "unmasked-frames": "unmasked frame",
+        "indefinite-lengths": "indefinite lengths",
+        "no-pongs-while-waiting": "0 pongs",
+        "empty-pongs": "pongs, with [0",
+    }
 
 
 class Shapeless(ModelClient):

@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
+from typing import TYPE_CHECKING, ClassVar
 
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge, quiet
+from tests.conformance.cases.judging import ExtensionCases, judge, quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ["ORB-EXT-23", "ORB-EXT-24", "ORB-EXT-25", "ORB-EXT-26"]
-
-WORDS = {
-    "no-own-timeout": "seen: no answer",
-    "own-timeout-from-delivery": "seen: no answer",
-    "own-timeout-eaten": "among the fields that its worker gets",
-    "own-timeout-in-half": "after 0.075 s",
-    "own-timeout-without-end": "10 times as long",
-    "long-timeouts-are-invalid": "nothing is sent",
-    "any-timeout-is-valid": "whose timeout_ms is 0",
-    "truth-is-a-time": "whose timeout_ms is true",
-    "invalid-timeout-spoils-all": "closed with 1008",
-    "own-timeout-for-everybody": "after longer than its timeout_ms",
-    "heartbeat-for-everybody": "a field that client#1 did not ask",
-    "own-times-checked-for-everybody": "nothing is sent",
-}
+    import pytest
 
 
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestDeadlines(ExtensionCases):
+    CASES = ("ORB-EXT-23", "ORB-EXT-24", "ORB-EXT-25", "ORB-EXT-26")
+    SAYS: ClassVar = {
+        "no-own-timeout": "seen: no answer",
+        "own-timeout-from-delivery": "seen: no answer",
+        "own-timeout-eaten": "among the fields that its worker gets",
+        "own-timeout-in-half": "after 0.075 s",
+        "own-timeout-without-end": "10 times as long",
+        "long-timeouts-are-invalid": "nothing is sent",
+        "any-timeout-is-valid": "whose timeout_ms is 0",
+        "truth-is-a-time": "whose timeout_ms is true",
+        "invalid-timeout-spoils-all": "closed with 1008",
+        "own-timeout-for-everybody": "after longer than its timeout_ms",
+        "heartbeat-for-everybody": "a field that client#1 did not ask",
+        "own-times-checked-for-everybody": "nothing is sent",
+    }
 
 
 def test_the_longest_time_is_not_waited_for_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

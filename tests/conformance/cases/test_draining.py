@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from orbtrio.conformance.cases import draining
-from orbtrio.conformance.model import Verdict, Violation
+from orbtrio.conformance.model import Violation
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge, stage_around
+from tests.conformance.cases.judging import ExtensionCases, stage_around
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Worker
 
-CASES = ["ORB-EXT-15", "ORB-EXT-16", "ORB-EXT-17"]
 
-WORDS = {
-    "drained-queue-stays": "at once; seen: nothing is sent",
-    "drained-queue-is-lost": "nothing is sent",
-    "drained-queue-waits-for-a-new-worker": "nothing is sent",
-    "drained-keys-stay": "nothing is sent",
-    "drain-ends-all": "has 2 jobs in hand, stays connected",
-    "drain-forgets-the-last": "until it has answered job 'j2'",
-    "drain-never-ends": "is still connected",
-    "drain-ends-with-1001": "closed with 1001",
-    "drain-is-fed": "another batch",
-    "everybody-drains": "nothing is sent",
-}
-
-
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestDraining(ExtensionCases):
+    CASES = ("ORB-EXT-15", "ORB-EXT-16", "ORB-EXT-17")
+    SAYS: ClassVar = {
+        "drained-queue-stays": "at once; seen: nothing is sent",
+        "drained-queue-is-lost": "nothing is sent",
+        "drained-queue-waits-for-a-new-worker": "nothing is sent",
+        "drained-keys-stay": "nothing is sent",
+        "drain-ends-all": "has 2 jobs in hand, stays connected",
+        "drain-forgets-the-last": "until it has answered job 'j2'",
+        "drain-never-ends": "is still connected",
+        "drain-ends-with-1001": "closed with 1001",
+        "drain-is-fed": "another batch",
+        "everybody-drains": "nothing is sent",
+    }
 
 
 def test_what_was_queued_must_not_go_to_who_drains(tmp_path: Path) -> None:

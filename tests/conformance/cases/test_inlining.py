@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import pytest
-
-from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import ExtensionCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Job, Worker
 
-CASES = ["ORB-EXT-18", "ORB-EXT-19", "ORB-EXT-20"]
 
-WORDS = {
-    "inline-for-each-job": "once, and no other",
-    "inline-of-the-first-job": "an entry for each of these paths",
-    "inline-by-name": 'entries for ["r0-',
-    "inline-cut": "(1024 bytes)",
-    "inline-once-for-ever": "seen: entries for []",
-    "inline-uncounted": "one with 3 jobs has 93",
-    "inline-for-everybody": 'seen: ["inputs", "resources"]',
-}
-
-
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestInlining(ExtensionCases):
+    CASES = ("ORB-EXT-18", "ORB-EXT-19", "ORB-EXT-20")
+    SAYS: ClassVar = {
+        "inline-for-each-job": "once, and no other",
+        "inline-of-the-first-job": "an entry for each of these paths",
+        "inline-by-name": 'entries for ["r0-',
+        "inline-cut": "(1024 bytes)",
+        "inline-once-for-ever": "seen: entries for []",
+        "inline-uncounted": "one with 3 jobs has 93",
+        "inline-for-everybody": 'seen: ["inputs", "resources"]',
+    }
 
 
 def test_entries_of_another_shape_are_shown(tmp_path: Path) -> None:

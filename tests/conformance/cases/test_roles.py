@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import orbtrio.conformance.cases.roles  # noqa: F401
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.dispatch import Worker
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.wire import Refused
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import EngineCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,33 +18,16 @@ if TYPE_CHECKING:
     from orbtrio.conformance.zoo.dispatch import Client
     from orbtrio.conformance.zoo.wire import Connection
 
-CASES = ("ORB-REG-09", "ORB-REG-10", "ORB-REG-11", "ORB-REG-12", "ORB-REG-13")
 
-# What the report of each fault has to say.
-SAYS = {
-    "second-registration-counts": "both registrations",
-    "strangers-tolerated": "as good as any",
-    "two-roles": "second role",
-    "strict-registration": "does not know",
-    "secret-echoed": "comes back",
-}
-
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    result = judge(case_id, tmp_path, profile=profile)
-    assert result.verdict in (Verdict.PASS, Verdict.INFO, Verdict.SKIP), result
-    assert result.verdict is Verdict.PASS or profile != "hardened"
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_told_in_words(name: str, case_id: str, tmp_path: Path) -> None:
-    assert SAYS[name] in complaint(name, case_id, tmp_path)
-
-
-def test_each_case_notices_a_fault() -> None:
-    assert {case_id for _, case_id in faults_for(*CASES)} == set(CASES)
+class TestRoles(EngineCases):
+    CASES = ("ORB-REG-09", "ORB-REG-10", "ORB-REG-11", "ORB-REG-12", "ORB-REG-13")
+    SAYS: ClassVar = {
+        "second-registration-counts": "both registrations",
+        "strangers-tolerated": "as good as any",
+        "two-roles": "second role",
+        "strict-registration": "does not know",
+        "secret-echoed": "comes back",
+    }
 
 
 class Forgiving(ModelEngine):

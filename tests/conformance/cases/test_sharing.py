@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-import pytest
-
-import orbtrio.conformance.cases.sharing  # noqa: F401 (defines the cases)
 from orbtrio.conformance.cases.sharing import all_workers_get_work
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.judging import complaint, judge, stage_around
+from tests.conformance.cases.judging import EngineCases, judge, stage_around
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,28 +17,15 @@ if TYPE_CHECKING:
     from orbtrio.conformance.zoo.dispatch import Job, Worker
 
 
-CASES = ["ORB-MUL-01", "ORB-MUL-02", "ORB-MUL-03", "ORB-SES-01", "ORB-SES-02"]
-
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    result = judge(case_id, tmp_path, profile=profile)
-    assert result.verdict is Verdict.PASS, result
-
-
-@pytest.mark.parametrize(
-    ("name", "case_id", "words"),
-    [
-        ("first-worker-only", "ORB-MUL-01", "they got 6, 0"),
-        ("any-worker-will-do", "ORB-MUL-02", "job 'j1' for embedding was sent to worker#1, a worker for"),
-        ("one-stuck-all-stuck", "ORB-MUL-03", "none is answered"),
-        ("no-affinity", "ORB-SES-01", "no worker sees the whole of a video"),
-        ("frames-reversed", "ORB-SES-02", "it gets the jobs number [3, 2, 1]"),
-    ],
-)
-def test_each_fault_is_named(name: str, case_id: str, words: str, tmp_path: Path) -> None:
-    assert words in complaint(name, case_id, tmp_path)
+class TestSharing(EngineCases):
+    CASES = ("ORB-MUL-01", "ORB-MUL-02", "ORB-MUL-03", "ORB-SES-01", "ORB-SES-02")
+    SAYS: ClassVar = {
+        "first-worker-only": "they got 6, 0",
+        "any-worker-will-do": "job 'j1' for embedding was sent to worker#1, a worker for",
+        "one-stuck-all-stuck": "none is answered",
+        "no-affinity": "no worker sees the whole of a video",
+        "frames-reversed": "it gets the jobs number [3, 2, 1]",
+    }
 
 
 def test_sessions_dealt_out_are_within_the_text(tmp_path: Path) -> None:

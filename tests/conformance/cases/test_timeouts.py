@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -10,41 +10,32 @@ from orbtrio.conformance.cases import timeouts
 from orbtrio.conformance.model import Inconclusive, Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
 from orbtrio.conformance.zoo.mutants import mutants
-from tests.conformance.cases.judging import judge, quiet, stage_around
+from tests.conformance.cases.judging import EngineCases, judge, quiet, stage_around
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orbtrio.conformance.zoo.dispatch import Client
 
-CASES = [f"ORB-TMO-0{number}" for number in range(1, 5)]
-FAULTS = [
-    ("half-the-time", "ORB-TMO-01", "spec", "that a job may take"),
-    ("clock-restarts", "ORB-TMO-01", "orbtrio", "begins anew when it is sent to a worker"),
-    ("never-given-up", "ORB-TMO-01", "spec", "it is sent to one after 316"),
-    ("late-answers-delivered", "ORB-TMO-02", "spec", "the client gets the late answer"),
-    ("leak-on-timeout", "ORB-TMO-03", "spec", "is still there"),
-    ("leak-in-hand", "ORB-TMO-03", "spec", "is still there"),
-    ("everybody-is-told", "ORB-TMO-04", "orbtrio", "a client that never asked is sent a response"),
-    ("timeouts-untold", "ORB-TMO-04", "orbtrio", "told of some jobs"),
-    ("invalid-job-spoils-all", "ORB-TMO-04", "spec", "client#1 closed with 1008"),
-]
 
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    result = judge(case_id, tmp_path, profile=profile, engine=quiet(ModelEngine), examples=10)
-    assert result.verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("mutant", "case_id", "profile", "words"), FAULTS)
-def test_a_fault_is_told(mutant: str, case_id: str, profile: str, words: str, tmp_path: Path) -> None:
-    engine = quiet(mutants()[mutant].faulty)
-    result = judge(case_id, tmp_path, profile=profile, engine=engine, examples=10)
-    assert result.verdict is Verdict.FAIL
-    assert result.counterexample is not None
-    assert words in f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+class TestTimeouts(EngineCases):
+    CASES = tuple(f"ORB-TMO-0{number}" for number in range(1, 5))
+    PINGS = False
+    EXAMPLES = 10
+    FAULT_EXAMPLES = 10
+    FAULT_PROFILE = "spec"
+    BY_RULING = frozenset({"clock-restarts", "everybody-is-told", "timeouts-untold"})
+    SAYS: ClassVar = {
+        "half-the-time": "that a job may take",
+        "clock-restarts": "begins anew when it is sent to a worker",
+        "never-given-up": "it is sent to one after 316",
+        "late-answers-delivered": "the client gets the late answer",
+        "leak-on-timeout": "is still there",
+        "leak-in-hand": "is still there",
+        "everybody-is-told": "a client that never asked is sent a response",
+        "timeouts-untold": "told of some jobs",
+        "invalid-job-spoils-all": "client#1 closed with 1008",
+    }
 
 
 def test_who_is_told_unasked_is_not_strict_by_the_text(tmp_path: Path) -> None:
@@ -77,7 +68,7 @@ def test_a_connection_that_ends_with_an_invalid_job_is_told(tmp_path: Path) -> N
     assert result.counterexample.expected == "client#1 stays connected"
 
 
-@pytest.mark.parametrize("case_id", CASES)
+@pytest.mark.parametrize("case_id", TestTimeouts.CASES)
 def test_real_targets_are_not_waited_for_unasked(
     case_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cbor2
 import pytest
@@ -12,7 +12,7 @@ from orbtrio.conformance.cases.values import EXOTIC_VECTORS, JSON_VECTORS, compa
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.notation import decode
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, judge
+from tests.conformance.cases.judging import EngineCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,21 +66,13 @@ def test_what_json_cannot_hold(value: Any) -> None:
     assert not is_json(value)
 
 
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-def test_the_model_passes(profile: str, tmp_path: Path) -> None:
-    result = judge("ORB-OUT-11", tmp_path, profile=profile, examples=20)
-    assert result.verdict is Verdict.PASS, result
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("nulls-dropped", "it does not arrive"),
-        ("bytes-become-lists", "byte strings, tags or large integers are changed or refused"),
-    ],
-)
-def test_each_fault_is_named(name: str, words: str, tmp_path: Path) -> None:
-    assert words in complaint(name, "ORB-OUT-11", tmp_path)
+class TestValues(EngineCases):
+    CASES = ("ORB-OUT-11",)
+    EXAMPLES = 20
+    SAYS: ClassVar = {
+        "nulls-dropped": "it does not arrive",
+        "bytes-become-lists": "byte strings, tags or large integers are changed or refused",
+    }
 
 
 def map_values(value: Any, change: Any) -> Any:

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from orbtrio.conformance.cases.vectors import FORMATS, typed
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import ExtensionCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ["ORB-EXT-27", "ORB-EXT-28", "ORB-EXT-29"]
 
-WORDS = {
-    "typed-arrays-for-everybody": "the answer to who did not ask for typed_arrays",
-    "lists-for-everybody": "the answer to who asked for typed_arrays",
-    "typed-arrays-at-the-top": "the answer to who did not ask for typed_arrays",
-    "typed-arrays-in-one-order": "the answer to who did not ask for typed_arrays",
-    "typed-arrays-in-progress": "the progress that is told to who did not ask",
-    "broken-typed-arrays-close": "whose neighbour has a typed array that is none",
-    "broken-typed-arrays-spoil-all": "whose neighbour has a typed array that is none",
-    "broken-typed-arrays-pass": "does not count",
-    "typed-arrays-of-everybody": "a client of a worker that did not ask",
-}
-
-
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
+class TestVectors(ExtensionCases):
+    CASES = ("ORB-EXT-27", "ORB-EXT-28", "ORB-EXT-29")
+    SAYS: ClassVar = {
+        "typed-arrays-for-everybody": "the answer to who did not ask for typed_arrays",
+        "lists-for-everybody": "the answer to who asked for typed_arrays",
+        "typed-arrays-at-the-top": "the answer to who did not ask for typed_arrays",
+        "typed-arrays-in-one-order": "the answer to who did not ask for typed_arrays",
+        "typed-arrays-in-progress": "the progress that is told to who did not ask",
+        "broken-typed-arrays-close": "whose neighbour has a typed array that is none",
+        "broken-typed-arrays-spoil-all": "whose neighbour has a typed array that is none",
+        "broken-typed-arrays-pass": "does not count",
+        "typed-arrays-of-everybody": "a client of a worker that did not ask",
+    }
 
 
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
-
-
-@pytest.mark.parametrize("case_id", CASES)
+@pytest.mark.parametrize("case_id", TestVectors.CASES)
 def test_an_engine_that_announces_nothing_of_it_is_not_judged(
     case_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

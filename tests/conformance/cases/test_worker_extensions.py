@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -11,48 +11,40 @@ from orbtrio.conformance.cases import worker_extensions
 from orbtrio.conformance.model import Skipped, Verdict
 from orbtrio.conformance.selftest import zoo_worker
 from orbtrio.conformance.zoo.worker import ModelWorker
-from tests.conformance.cases.worker_judging import complaint, faults_for, judge
+from tests.conformance.cases.case_tests import RULINGS
+from tests.conformance.cases.worker_judging import WorkerCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ["ORB-EXT-41", "ORB-EXT-42", "ORB-EXT-43", "ORB-EXT-44", "ORB-EXT-45", "ORB-EXT-46"]
 
-WORDS = {
-    "worker-drains-unannounced": "worker_drain",
-    "worker-reports-unannounced": "worker_progress",
-    "worker-never-answers-cancelled": "no answer to job-2",
-    "worker-answers-cancelled-twice": "2 times",
-    "worker-cancels-the-batch": "not cancelled, is answered by its result",
-    "worker-answers-unknown-cancels": "an id that it never had",
-    "worker-reads-its-own-disk": "No such file",
-    "worker-keeps-files": "an earlier batch only",
-    "worker-writes-where-it-is-told": "one is there",
-    "worker-leaves-without-draining": "says worker_drain, and waits",
-    "worker-drains-and-goes": "waits for the engine to close it",
-    "worker-drains-deaf": "no answer to job-3",
-    "worker-drains-for-ever": "it still runs",
-    "worker-reports-late": '"percent": 100',
-    "worker-reports-by-number": '"id": "0"',
-    "worker-reports-a-map": "is a list of maps",
-    "worker-types-unannounced": "no typed array is sent",
-    "worker-types-half-a-number": "has the numbers of the list",
-    "worker-types-backwards": "has the numbers of the list",
-}
-
-
-@pytest.mark.parametrize("profile", ["orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=6).verdict is Verdict.PASS
+class TestWorkerExtensions(WorkerCases):
+    CASES = ("ORB-EXT-41", "ORB-EXT-42", "ORB-EXT-43", "ORB-EXT-44", "ORB-EXT-45", "ORB-EXT-46")
+    PROFILES = RULINGS
+    SAYS: ClassVar = {
+        "worker-drains-unannounced": "worker_drain",
+        "worker-reports-unannounced": "worker_progress",
+        "worker-never-answers-cancelled": "no answer to job-2",
+        "worker-answers-cancelled-twice": "2 times",
+        "worker-cancels-the-batch": "not cancelled, is answered by its result",
+        "worker-answers-unknown-cancels": "an id that it never had",
+        "worker-reads-its-own-disk": "No such file",
+        "worker-keeps-files": "an earlier batch only",
+        "worker-writes-where-it-is-told": "one is there",
+        "worker-leaves-without-draining": "says worker_drain, and waits",
+        "worker-drains-and-goes": "waits for the engine to close it",
+        "worker-drains-deaf": "no answer to job-3",
+        "worker-drains-for-ever": "it still runs",
+        "worker-reports-late": '"percent": 100',
+        "worker-reports-by-number": '"id": "0"',
+        "worker-reports-a-map": "is a list of maps",
+        "worker-types-unannounced": "no typed array is sent",
+        "worker-types-half-a-number": "has the numbers of the list",
+        "worker-types-backwards": "has the numbers of the list",
+    }
 
 
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
-
-
-@pytest.mark.parametrize("case_id", CASES[1:])
+@pytest.mark.parametrize("case_id", TestWorkerExtensions.CASES[1:])
 def test_who_asks_for_nothing_is_not_judged(
     case_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

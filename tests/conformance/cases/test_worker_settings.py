@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-import orbtrio.conformance.cases.worker_settings  # noqa: F401
 from orbtrio.conformance.model import Verdict
 from orbtrio.conformance.zoo.engine import ModelEngine, given
 from orbtrio.conformance.zoo.wire import Refused
-from tests.conformance.cases.judging import complaint, faults_for, judge
+from tests.conformance.cases.judging import EngineCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = ("ORB-REG-06", "ORB-REG-07", "ORB-REG-08")
 
-# What the report of each fault has to say.
-SAYS = {
-    "invalid-size-is-default": "max_batch_size",
-    "invalid-latency-is-default": "max_latency_ms",
-    "default-size-16": "wait for the default latency",
-    "default-latency-5-s": "not before",
-}
-
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    result = judge(case_id, tmp_path, profile=profile)
-    assert result.verdict in (Verdict.PASS, Verdict.INFO, Verdict.SKIP), result
-    assert result.verdict is Verdict.PASS or profile != "hardened"
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_told_in_words(name: str, case_id: str, tmp_path: Path) -> None:
-    assert SAYS[name] in complaint(name, case_id, tmp_path)
-
-
-def test_each_case_notices_a_fault() -> None:
-    assert {case_id for _, case_id in faults_for(*CASES)} == set(CASES)
+class TestWorkerSettings(EngineCases):
+    CASES = ("ORB-REG-06", "ORB-REG-07", "ORB-REG-08")
+    SAYS: ClassVar = {
+        "invalid-size-is-default": "max_batch_size",
+        "invalid-latency-is-default": "max_latency_ms",
+        "default-size-16": "wait for the default latency",
+        "default-latency-5-s": "not before",
+    }
 
 
 class Lenient(ModelEngine):

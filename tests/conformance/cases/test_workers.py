@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
+from typing import TYPE_CHECKING, ClassVar
 
 from orbtrio.conformance.model import Verdict
-from tests.conformance.cases.worker_judging import complaint, faults_for, judge
+from tests.conformance.cases.worker_judging import WorkerCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = [f"ORB-WRK-{number:02}" for number in (*range(1, 9), 16)]
 
-WORDS = {
-    "worker-never-registers": "connects and sends its registration",
-    "worker-registers-late": "its first message came after 15.0 s",
-    "worker-wrong-type-field": '"type": "register"',
-    "worker-secret-in-config": "seen: none",
-    "worker-own-batch-size": "numbers of its own",
-    "worker-drops-last-answer": "no answer to job-",
-    "worker-answers-twice": "2 answers",
-    "worker-reports-progress": "worker_progress",
-    "worker-reads-only-id": "by its job_id",
-    "worker-prefers-job-id": "by its job_id",
-    "worker-all-or-nothing": "the batch failed",
-    "worker-error-is-a-map": "error must be a text",
-    "worker-error-beside-results": "results or an error, never both",
-    "worker-dies-on-unknown-fields": "the target's process ended",
-    "worker-refuses-unknown-fields": "unknown field",
-    "worker-forgets-while-busy": "sent back to back",
-    "worker-holds-two-batches": "sent back to back",
-    "worker-dies-on-second-batch": "the target's process ended",
-    "worker-garbage-for-nothing": "no entries for a batch without jobs",
-    "worker-dies-on-empty-batch": "the target's process ended",
-    "worker-full-batch-refused": "7 of them get an error",
-}
-
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestWorkers(WorkerCases):
+    CASES = tuple(f"ORB-WRK-{number:02}" for number in (*range(1, 9), 16))
+    SAYS: ClassVar = {
+        "worker-never-registers": "connects and sends its registration",
+        "worker-registers-late": "its first message came after 15.0 s",
+        "worker-wrong-type-field": '"type": "register"',
+        "worker-secret-in-config": "seen: none",
+        "worker-own-batch-size": "numbers of its own",
+        "worker-drops-last-answer": "no answer to job-",
+        "worker-answers-twice": "2 answers",
+        "worker-reports-progress": "worker_progress",
+        "worker-reads-only-id": "by its job_id",
+        "worker-prefers-job-id": "by its job_id",
+        "worker-all-or-nothing": "the batch failed",
+        "worker-error-is-a-map": "error must be a text",
+        "worker-error-beside-results": "results or an error, never both",
+        "worker-dies-on-unknown-fields": "the target's process ended",
+        "worker-refuses-unknown-fields": "unknown field",
+        "worker-forgets-while-busy": "sent back to back",
+        "worker-holds-two-batches": "sent back to back",
+        "worker-dies-on-second-batch": "the target's process ended",
+        "worker-garbage-for-nothing": "no entries for a batch without jobs",
+        "worker-dies-on-empty-batch": "the target's process ended",
+        "worker-full-batch-refused": "7 of them get an error",
+    }
 
 
 def test_own_numbers_are_tolerated_by_the_spec(tmp_path: Path) -> None:

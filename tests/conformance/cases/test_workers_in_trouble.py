@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from wsproto.events import CloseConnection, Event, TextMessage
@@ -15,40 +15,31 @@ from orbtrio.conformance.stage import Conditions
 from orbtrio.conformance.worker_bench import Bench
 from orbtrio.conformance.worker_stage import WorkerStage
 from orbtrio.conformance.zoo.worker import ModelWorker
-from tests.conformance.cases.worker_judging import complaint, faults_for, judge
+from tests.conformance.cases.worker_judging import WorkerCases, judge
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CASES = [f"ORB-WRK-{number:02}" for number in range(9, 16)]
 
-WORDS = {
-    "worker-dies-on-junk": "the target's process ended",
-    "worker-deaf-after-junk": "no answer, and the link is open",
-    "worker-hangs-up-on-junk": "it drops the link, and comes back",
-    "worker-never-comes-back": "registers again within 60 s of RST in its link; seen: nothing",
-    "worker-hot-loop": "it connects again at once, over and over",
-    "worker-constant-wait": "it waits for the same time again and again",
-    "worker-waits-for-minutes": "registers again within 60 s of",
-    "worker-registers-anew": '"max_batch_size": 32',
-    "worker-old-answers": "carries answers to its own jobs only",
-    "worker-dies-on-missing-file": "the target's process ended",
-    "worker-makes-up-missing-file": "answered by an error",
-    "worker-deaf-to-pings": "a ping is answered within 5 s",
-    "worker-deletes-files": "it is gone",
-    "worker-writes-files": "has the bytes that it had",
-}
-
-
-@pytest.mark.parametrize("profile", ["spec", "orbtrio", "hardened"])
-@pytest.mark.parametrize("case_id", CASES)
-def test_the_model_passes(case_id: str, profile: str, tmp_path: Path) -> None:
-    assert judge(case_id, tmp_path, profile=profile, examples=12).verdict is Verdict.PASS
-
-
-@pytest.mark.parametrize(("name", "case_id"), faults_for(*CASES))
-def test_a_fault_is_noticed_and_named(name: str, case_id: str, tmp_path: Path) -> None:
-    assert WORDS[name] in complaint(name, case_id, tmp_path)
+class TestWorkersInTrouble(WorkerCases):
+    CASES = tuple(f"ORB-WRK-{number:02}" for number in range(9, 16))
+    EXAMPLES = 12
+    SAYS: ClassVar = {
+        "worker-dies-on-junk": "the target's process ended",
+        "worker-deaf-after-junk": "no answer, and the link is open",
+        "worker-hangs-up-on-junk": "it drops the link, and comes back",
+        "worker-never-comes-back": "registers again within 60 s of RST in its link; seen: nothing",
+        "worker-hot-loop": "it connects again at once, over and over",
+        "worker-constant-wait": "it waits for the same time again and again",
+        "worker-waits-for-minutes": "registers again within 60 s of",
+        "worker-registers-anew": '"max_batch_size": 32',
+        "worker-old-answers": "carries answers to its own jobs only",
+        "worker-dies-on-missing-file": "the target's process ended",
+        "worker-makes-up-missing-file": "answered by an error",
+        "worker-deaf-to-pings": "a ping is answered within 5 s",
+        "worker-deletes-files": "it is gone",
+        "worker-writes-files": "has the bytes that it had",
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from orbtrio.conformance import suite
-from orbtrio.conformance.model import CaseResult, Role, Verdict
-from orbtrio.conformance.profiles import load_profile
-from orbtrio.conformance.runner import Runner
-from orbtrio.conformance.search import Options
 from orbtrio.conformance.selftest import zoo_worker
-from orbtrio.conformance.zoo.mutants import mutants
+from tests.conformance.cases.case_tests import CaseTests, judge_target
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orbtrio.conformance.model import CaseResult
 
 
 def judge(
@@ -25,23 +22,20 @@ def judge(
     examples: int = 6,
 ) -> CaseResult:
     target = zoo_worker(faults, folder, worker_type)
-    options = Options(seed=7, examples=examples, seconds=60, shrink_seconds=0, repetitions=1)
-    return Runner(target, load_profile(profile), options).judge(suite.all_cases()[case_id], 60)
+    return judge_target(target, case_id, profile, examples, shrink_seconds=0)
 
 
-def complaint(name: str, case_id: str, folder: Path, *, profile: str = "hardened") -> str:
-    """What the case says of the fault."""
-    result = judge(case_id, folder, name, profile=profile)
-    assert result.verdict is Verdict.FAIL, f"{name}: {result.verdict}, {result.reading}"
-    assert result.counterexample is not None
-    return f"{result.counterexample.expected}; seen: {result.counterexample.seen}"
+class WorkerCases(CaseTests):
+    """Of workers.
 
+    Attributes:
+        EXAMPLES: How many plans are drawn for the model.
+    """
 
-def faults_for(*case_ids: str) -> list[tuple[str, str]]:
-    """The zoo's faults that these cases have to notice: name and case."""
-    return [
-        (name, case_id)
-        for name, known in mutants(Role.WORKER).items()
-        for case_id in known.kills
-        if case_id in case_ids
-    ]
+    EXAMPLES: ClassVar[int] = 6
+
+    def judge_model(self, case_id: str, profile: str, folder: Path) -> CaseResult:
+        return judge(case_id, folder, profile=profile, examples=self.EXAMPLES)
+
+    def judge_fault(self, name: str, case_id: str, folder: Path) -> CaseResult:
+        return judge(case_id, folder, name)
