@@ -17,14 +17,14 @@ import attrs
 from orbtrio.conformance.client_stage import ClientStage, Habits
 from orbtrio.conformance.model import Role, TargetGone
 from orbtrio.conformance.sockets import SocketWorld, free_port
-from orbtrio.conformance.targets import Program
+from orbtrio.conformance.targets import Program, SimulatedTarget
 from orbtrio.conformance.world import never
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orbtrio.conformance.stage import Conditions
-    from orbtrio.conformance.world import Pipe, World
+    from orbtrio.conformance.world import Pipe
 
 __all__ = ["ClientTarget", "SimulatedClient", "calibrate_client"]
 
@@ -172,34 +172,14 @@ class ClientTarget:
 _DONE: Final = "exit status 0"
 
 
-class SimulatedClient:
-    """A client of the zoo in virtual time: each stage gets a fresh one.
-
-    Args:
-        description: Which.
-        conditions: What is known of it.
-        make_world: Makes a world with a fresh client inside.
-    """
+class SimulatedClient(SimulatedTarget["World"]):
+    """A client of the zoo."""
 
     role = Role.CLIENT
-    scheduled = False
-
-    def __init__(self, description: str, conditions: Conditions, make_world: Callable[[], World]) -> None:
-        self.description = description
-        self.conditions = conditions
-        self._make_world = make_world
-
-    @property
-    def slack(self) -> float:
-        """Virtual seconds that are allowed on top of each time that the protocol names."""
-        return self.conditions.slack
 
     def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> ClientStage:
         """A fresh client, and a stage around it."""
         return ClientStage(self._make_world(), self.conditions, counters)
-
-    def close(self) -> None:
-        """Nothing outlives its stage."""
 
 
 def calibrate_client(target: ClientTarget) -> float:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import attrs
 
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from orbtrio.conformance.stage import Conditions
     from orbtrio.conformance.world import World
 
-__all__ = ["EngineTarget", "Program", "SimulatedEngine", "calibrate", "fast_clock"]
+__all__ = ["EngineTarget", "Program", "SimulatedEngine", "SimulatedTarget", "calibrate", "fast_clock"]
+
+_World = TypeVar("_World", bound="World")
 
 # Seconds.
 _START_PATIENCE: Final = 60.0
@@ -204,19 +206,18 @@ class EngineTarget:
             time.sleep(0.05)
 
 
-class SimulatedEngine:
-    """An engine of the zoo, or our own, in virtual time: each stage gets a fresh one.
+class SimulatedTarget(Generic[_World]):
+    """A program of the zoo in virtual time: each stage gets a fresh one. A role adds how it is set.
 
     Args:
         description: Which.
         conditions: What is known of it.
-        make_world: Makes a world with a fresh engine inside.
+        make_world: Makes a world with a fresh program inside.
     """
 
-    role = Role.ENGINE
     scheduled = False
 
-    def __init__(self, description: str, conditions: Conditions, make_world: Callable[[], World]) -> None:
+    def __init__(self, description: str, conditions: Conditions, make_world: Callable[[], _World]) -> None:
         self.description = description
         self.conditions = conditions
         self._make_world = make_world
@@ -226,12 +227,18 @@ class SimulatedEngine:
         """Virtual seconds that are allowed on top of each time that the protocol names."""
         return self.conditions.slack
 
+    def close(self) -> None:
+        """Nothing outlives its stage."""
+
+
+class SimulatedEngine(SimulatedTarget["World"]):
+    """An engine of the zoo."""
+
+    role = Role.ENGINE
+
     def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> EngineStage:
         """A fresh engine, and a stage around it."""
         return EngineStage(self._make_world(), self.conditions, counters, nonce="plan")
-
-    def close(self) -> None:
-        """Nothing outlives its stage."""
 
 
 def fast_clock(rate: float) -> dict[str, str]:

@@ -20,7 +20,7 @@ import attrs
 
 from orbtrio.conformance.model import Role, TargetGone
 from orbtrio.conformance.sockets import SocketWorld, free_port
-from orbtrio.conformance.targets import Program
+from orbtrio.conformance.targets import Program, SimulatedTarget
 from orbtrio.conformance.worker_bench import Bench
 from orbtrio.conformance.worker_stage import WorkerStage
 from orbtrio.errors import ConfigError
@@ -233,31 +233,20 @@ class WorkerTarget:
         self._program.start()
 
 
-class SimulatedWorker:
-    """A worker of the zoo in virtual time: each stage gets a fresh one.
+class SimulatedWorker(SimulatedTarget["SimulatedWorld"]):
+    """A worker of the zoo, one that can be asked to `terminate`.
 
     Args:
-        description: Which.
-        conditions: What is known of it.
-        bench: Likewise.
-        make_world: Makes a world with a fresh worker inside, one that can be asked to `terminate`.
+        bench: What is known of it, too.
     """
 
     role = Role.WORKER
-    scheduled = False
 
     def __init__(
         self, description: str, conditions: Conditions, bench: Bench, make_world: Callable[[], SimulatedWorld]
     ) -> None:
-        self.description = description
-        self.conditions = conditions
+        super().__init__(description, conditions, make_world)
         self._bench = bench
-        self._make_world = make_world
-
-    @property
-    def slack(self) -> float:
-        """Virtual seconds that are allowed on top of each time that the protocol names."""
-        return self.conditions.slack
 
     def stage(self, counters: collections.Counter[str], schedule: int | None = None) -> WorkerStage:
         """A fresh worker, and a stage around it."""
@@ -265,6 +254,3 @@ class SimulatedWorker:
         terminate: Callable[[], None] = world.target.terminate  # type: ignore[attr-defined]
         bench = attrs.evolve(self._bench, link=None, terminate=lambda: world.have(terminate))
         return WorkerStage(world, self.conditions, counters, bench, nonce="job")
-
-    def close(self) -> None:
-        """Nothing outlives its stage."""

@@ -2,7 +2,7 @@
 
 These tests stand here once. A file of cases derives a class from that of its role (`EngineCases`,
 `WorkerCases`, `ClientCases`) and says in class variables which cases they are, and what is to be said of each
-fault. Which faults a case has to notice, the zoo says: a fault without words, or a case without a fault, fails.
+fault. Which faults a case has to notice, the zoo says: none may be without words, no case without a fault.
 
 Rejected: functions that read their module's tables; a misspelt name of a table would be a table less.
 """
