@@ -1,4 +1,4 @@
-"""Tests of the cases. What they have in common is asserted in `case_tests`, as readably as in a test file."""
+"""Tests of the cases. What they have in common is asserted in `case_tests`, as readably as in a test."""
 
 from __future__ import annotations
 

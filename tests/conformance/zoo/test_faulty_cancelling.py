@@ -9,7 +9,7 @@ import pytest
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.zoo import faulty_cancelling
-from tests.conformance.zoo.differing import check_difference, faults_of
+from tests.conformance.zoo.differing import FaultTests, faults_of
 from tests.conformance.zoo.speaking import SECRET, answer, client, request, worker
 
 if TYPE_CHECKING:
@@ -17,19 +17,13 @@ if TYPE_CHECKING:
 
     from orbtrio.conformance.zoo.mutants import Mutant
 
-FAULTS = faults_of(faulty_cancelling, Role.ENGINE)
+
+class TestFaultyCancelling(FaultTests):
+    MODULE = faulty_cancelling
+    ROLE = Role.ENGINE
 
 
-def test_there_are_some() -> None:
-    assert len(FAULTS) >= 5
-
-
-@pytest.mark.parametrize("known", FAULTS)
-def test_a_fault_changes_the_model_and_names_cases_that_there_are(known: Mutant) -> None:
-    check_difference(known, Role.ENGINE)
-
-
-@pytest.mark.parametrize("known", FAULTS)
+@pytest.mark.parametrize("known", faults_of(faulty_cancelling, Role.ENGINE))
 def test_whatever_is_wrong_with_cancelling_other_jobs_are_done(known: Mutant, tmp_path: Path) -> None:
     world = SimulatedWorld(known.faulty(tmp_path, secret=SECRET))
     asker, other = client(world, "cancel", "engine_errors"), client(world)

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
-
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.zoo import faulty_draining
-from tests.conformance.zoo.differing import check_difference, faults_of
-
-if TYPE_CHECKING:
-    from orbtrio.conformance.zoo.mutants import Mutant
-
-FAULTS = faults_of(faulty_draining, Role.ENGINE)
+from tests.conformance.zoo.differing import FaultTests
 
 
-def test_there_are_some() -> None:
-    assert len(FAULTS) >= 5
-
-
-@pytest.mark.parametrize("known", FAULTS)
-def test_a_fault_changes_the_model_and_names_cases_that_there_are(known: Mutant) -> None:
-    check_difference(known, Role.ENGINE)
+class TestFaultyDraining(FaultTests):
+    MODULE = faulty_draining
+    ROLE = Role.ENGINE

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
-from orbtrio.conformance import suite
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.zoo import faulty_workers_shapes
-from orbtrio.conformance.zoo.mutants import Mutant, mutants
-from orbtrio.conformance.zoo.worker import ModelWorker
-
-FAULTS = [
-    pytest.param(known, id=name)
-    for name, known in mutants(Role.WORKER).items()
-    if known.faulty.__module__ == faulty_workers_shapes.__name__
-]
+from tests.conformance.zoo.differing import FaultTests
 
 
-def test_there_are_some() -> None:
-    assert len(FAULTS) >= 10
-
-
-# That the case notices is shown where the cases are tested.
-@pytest.mark.parametrize("known", FAULTS)
-def test_a_fault_changes_the_model_and_names_cases_that_there_are(known: Mutant) -> None:
-    assert issubclass(known.faulty, ModelWorker)
-    assert set(vars(known.faulty)) - {"__module__", "__doc__"}
-    assert all(suite.all_cases()[case_id].role is Role.WORKER for case_id in known.kills)
+class TestFaultyWorkersShapes(FaultTests):
+    MODULE = faulty_workers_shapes
+    ROLE = Role.WORKER
+    LEAST = 10
