@@ -18,7 +18,7 @@ from orbtrio.conformance.client_stage import ClientStage, Habits
 from orbtrio.conformance.model import Role, TargetGone
 from orbtrio.conformance.sockets import SocketWorld, free_port
 from orbtrio.conformance.targets import Program, SimulatedTarget
-from orbtrio.conformance.world import never
+from orbtrio.conformance.world import World, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ class ClientTarget:
 _DONE: Final = "exit status 0"
 
 
-class SimulatedClient(SimulatedTarget["World"]):
+class SimulatedClient(SimulatedTarget[World]):
     """A client of the zoo."""
 
     role = Role.CLIENT

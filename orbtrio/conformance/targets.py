@@ -21,17 +21,17 @@ from orbtrio.conformance.engine_stage import EngineStage
 from orbtrio.conformance.model import Role, TargetGone
 from orbtrio.conformance.notation import MASK
 from orbtrio.conformance.sockets import SocketWorld, free_port
+from orbtrio.conformance.world import World
 from orbtrio.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orbtrio.conformance.stage import Conditions
-    from orbtrio.conformance.world import World
 
 __all__ = ["EngineTarget", "Program", "SimulatedEngine", "SimulatedTarget", "calibrate", "fast_clock"]
 
-_World = TypeVar("_World", bound="World")
+_World = TypeVar("_World", bound=World)
 
 # Seconds.
 _START_PATIENCE: Final = 60.0
@@ -231,7 +231,7 @@ class SimulatedTarget(Generic[_World]):
         """Nothing outlives its stage."""
 
 
-class SimulatedEngine(SimulatedTarget["World"]):
+class SimulatedEngine(SimulatedTarget[World]):
     """An engine of the zoo."""
 
     role = Role.ENGINE

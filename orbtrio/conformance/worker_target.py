@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from orbtrio.conformance.model import Role, TargetGone
+from orbtrio.conformance.simulation import SimulatedWorld
 from orbtrio.conformance.sockets import SocketWorld, free_port
 from orbtrio.conformance.targets import Program, SimulatedTarget
 from orbtrio.conformance.worker_bench import Bench
@@ -28,7 +29,6 @@ from orbtrio.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orbtrio.conformance.simulation import SimulatedWorld
     from orbtrio.conformance.stage import Conditions
     from orbtrio.conformance.worker_bench import WorkerLink
 
@@ -233,7 +233,7 @@ class WorkerTarget:
         self._program.start()
 
 
-class SimulatedWorker(SimulatedTarget["SimulatedWorld"]):
+class SimulatedWorker(SimulatedTarget[SimulatedWorld]):
     """A worker of the zoo, one that can be asked to `terminate`.
 
     Args:

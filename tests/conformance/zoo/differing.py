@@ -46,7 +46,7 @@ class FaultTests:
         LEAST: How many there are at least.
     """
 
-    MODULE: ClassVar[ModuleType]
+    MODULE: ModuleType
     ROLE: ClassVar[Role]
     LEAST: ClassVar[int] = 5
 
@@ -67,7 +67,7 @@ class FaultTests:
 class NoticedTests:
     """Each fault of a module of engines is noticed by the cases that it names, by the text of the spec."""
 
-    MODULE: ClassVar[ModuleType]
+    MODULE: ModuleType
 
     def faults(self) -> list[tuple[str, str]]:
         """Names of faults, and their cases."""
