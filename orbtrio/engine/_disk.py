@@ -59,16 +59,17 @@ _EXTENSIONS: Final = {
     )
 } | {"tif": "tiff"}
 _MATCHERS: Final = tuple(kind for kind in filetype.types if kind.extension in _EXTENSIONS)
+_MAGIC_BYTES: Final = 8192  # the library looks at no more
 
 # A folder may be removed between two steps of a write, because its tenant had just left: then start again.
 _RETRIES: Final = 2
 
 
-def extension(kind: str, data: bytes) -> str:
+def extension(kind: str, data: bytes | memoryview) -> str:
     """An extension out of a fixed table, by magic bytes; ``"txt"`` for any document; else ``"bin"``. B-63."""
     if kind == "document":
         return "txt"
-    found = filetype.match(data, _MATCHERS)
+    found = filetype.match(bytes(data[:_MAGIC_BYTES]), _MATCHERS)
     return "bin" if found is None else _EXTENSIONS[found.extension]
 
 
@@ -130,7 +131,7 @@ class LockedDirectory:
         """The absolute path of a file."""
         return os.path.join(self.path, folder, *_LAYOUT, name)
 
-    def write(self, folder: str, files: Mapping[str, bytes]) -> None:
+    def write(self, folder: str, files: Mapping[str, bytes | memoryview]) -> None:
         """Write all files into a folder, each whole before it has its name; or none.
 
         Raises:
@@ -194,7 +195,7 @@ class LockedDirectory:
             self.remove_folders([folder])
         return deleted, failed
 
-    def _write(self, folder: str, files: Mapping[str, bytes]) -> None:
+    def _write(self, folder: str, files: Mapping[str, bytes | memoryview]) -> None:
         written: dict[str, str] = {}
         try:
             with self._descend(folder, create=True) as (*_, frames):
@@ -272,7 +273,7 @@ def _open_directory(name: str, parent: int, *, create: bool) -> int:
 
 
 # Write everything and close.
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     try:
         written = os.write(descriptor, data)
         # The system may take less than all of it, as it does just before the disk is full.

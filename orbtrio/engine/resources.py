@@ -110,7 +110,7 @@ class _Writing:
     folder: str
     held: dict[str, HeldFile] = attrs.Factory(dict)  # by resource id
     files: list[HeldFile] = attrs.Factory(list)  # each once
-    contents: dict[str, bytes] = attrs.Factory(dict)  # by file name
+    contents: dict[str, bytes | memoryview] = attrs.Factory(dict)  # by file name
     size_bytes: int = 0
     finished: trio.Event = attrs.Factory(trio.Event)
     failure: WriteFailed | None = None
@@ -212,11 +212,11 @@ class ResourceStore:
     def _prepare(self, tenant: str, resources: Sequence[Resource]) -> _Writing:
         writing = _Writing(plain_name(tenant))
         distinct: dict[Hashable, HeldFile] = {}
-        # To hash 2 MiB takes 0.45 ms: bytes are looked at only where kind and length agree already.
+        # To hash 2 MiB takes 0.45 ms, to compare views forty times what bytes do: only where lengths agree.
         shapes = Counter((resource.kind, len(resource.data)) for resource in resources)
         for resource in resources:
             shape = (resource.kind, len(resource.data))
-            key: Hashable = (resource.kind, resource.data) if shapes[shape] > 1 else shape
+            key: Hashable = (resource.kind, bytes(resource.data)) if shapes[shape] > 1 else shape
             file = distinct.get(key)
             if file is None:
                 name = file_name(resource.resource_id, extension(resource.kind, resource.data))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import arrays, bulk, cut, references, scan, splice
+from orbtrio.protocol import arrays, bulk, cut, images, references, scan, splice
 from orbtrio.protocol.decoding import ENGINE_TAGS, WALK_ABOVE, decode_item, is_absent, load
 from orbtrio.protocol.messages import (
     EXTENSION_MESSAGES,
@@ -117,7 +117,7 @@ def decode(
         entries = _decode_progress(raw, extensions)
     if entries is not None:
         return entries
-    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else load(raw, ENGINE_TAGS)
+    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else images.load_message(raw)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.
@@ -272,8 +272,9 @@ def request_job(
 
 def resource_entry(resource: Resource) -> bytes:
     """One member of ``resources``."""
-    data = resource.data.decode() if resource.kind == "document" else resource.data
-    return cbor2.dumps({"id": resource.resource_id, "type": resource.kind, "data": data})
+    data = bytes(resource.data)
+    text_or_bytes = data.decode() if resource.kind == "document" else data
+    return cbor2.dumps({"id": resource.resource_id, "type": resource.kind, "data": text_or_bytes})
 
 
 def encode(message: Message) -> bytes:

@@ -51,7 +51,8 @@ class Resource:
     Attributes:
         resource_id: Unique within its request; any text.
         kind: What it is (wire: ``type``).
-        data: At most 2 MiB. Of a document, its text as UTF-8.
+        data: At most 2 MiB. Of a document, its text as UTF-8. Of an image, perhaps a view of the message
+            that brought it (see `images`).
 
     Raises:
         InvalidMessage: wrong types (close code 1008).
@@ -62,14 +63,14 @@ class Resource:
 
     resource_id: str
     kind: Literal["image", "document"]
-    data: bytes = attrs.field(repr=False)
+    data: bytes | memoryview = attrs.field(repr=False)
 
     def __attrs_post_init__(self) -> None:
         if type(self.resource_id) is not str:
             raise InvalidMessage("expected text", path="id")
         if self.kind not in ("image", "document"):
             raise InvalidMessage("expected image or document", path="type")
-        if type(self.data) is not bytes:
+        if not (type(self.data) is bytes or (self.kind == "image" and _is_view_of_bytes(self.data))):
             raise InvalidMessage(f"not the data of a resource of type {self.kind}", path="data")
         if len(self.data) > MAX_RESOURCE_BYTES:
             raise ResourceRejected(f"more than {MAX_RESOURCE_BYTES} bytes", path="data")
@@ -88,6 +89,11 @@ class Resource:
             data = data.value
         fields: dict[str, Any] = {"resource_id": wire.get("id"), "kind": kind, "data": data}
         return cls(**fields)
+
+
+# Of other objects the content might change, or be something else than bytes.
+def _is_view_of_bytes(data: object) -> bool:
+    return type(data) is memoryview and type(data.obj) is bytes and data.contiguous and data.format == "B"
 
 
 def resources_from_wire(wire: object) -> tuple[Resource, ...]:

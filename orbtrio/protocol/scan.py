@@ -39,7 +39,16 @@ from typing import Final
 from orbtrio.errors import DecodeError
 from orbtrio.protocol.arrays import TYPED_ARRAYS, Place, typed_entry
 
-__all__ = ["MAX_DEPTH", "MAX_WORK", "STRUCTURAL_TAGS", "WIDTH", "check", "split_entries"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_WORK",
+    "STRUCTURAL_TAGS",
+    "WIDTH",
+    "Scanner",
+    "check",
+    "decode_error",
+    "split_entries",
+]
 
 # Levels of maps, arrays and tags around anything, as the decoder counts them. The spec's messages have eight;
 # whoever walks values later may recurse.
@@ -100,12 +109,12 @@ def check(raw: bytes, *, depth: int = 0) -> None:
     Raises:
         DecodeError: it is not. Decoding it might have been expensive.
     """
-    scanner = _Scanner(raw)
+    scanner = Scanner(raw)
     try:
         scanner.skip(depth)
         scanner.finish()
     except (IndexError, UnicodeDecodeError) as error:
-        raise _decode_error(error) from None
+        raise decode_error(error) from None
 
 
 def split_entries(
@@ -125,22 +134,22 @@ def split_entries(
     Raises:
         DecodeError: outside profile or budget.
     """
-    scanner = _Scanner(raw)
+    scanner = Scanner(raw)
     if typed_arrays:
         scanner.typed = []
     try:
         return _split_entries(scanner, message_type.encode(), field.encode())
     except (IndexError, UnicodeDecodeError) as error:
-        raise _decode_error(error) from None
+        raise decode_error(error) from None
 
 
-# What Python itself reports where an item runs past the end, or where its text is broken.
-def _decode_error(error: IndexError | UnicodeDecodeError) -> DecodeError:
+def decode_error(error: IndexError | UnicodeDecodeError) -> DecodeError:
+    """What Python itself reports where an item runs past the end, or where its text is broken."""
     return DecodeError("ends too early" if isinstance(error, IndexError) else "text that is not UTF-8")
 
 
 def _split_entries(
-    scanner: _Scanner, message_type: bytes, field: bytes
+    scanner: Scanner, message_type: bytes, field: bytes
 ) -> tuple[list[tuple[str, bytes]], list[int], int] | None:
     raw, typed = scanner.raw, scanner.typed
     entries: list[tuple[str, bytes]] = []
@@ -194,7 +203,7 @@ def _job_id(raw: bytes, start: int, end: int) -> str | None:
             return raw[start + 5 : start + 5 + length].decode()
         if length == 24:  # the engine's own, from its ten-millionth job on
             return raw[start + 6 : start + 6 + raw[start + 5]].decode()
-    scanner = _Scanner(raw[start:end])
+    scanner = Scanner(raw[start:end])
     ids: dict[bytes, str | None] = {}
     for _ in range(scanner.argument()):
         key = scanner.text()
@@ -209,7 +218,7 @@ def _job_id(raw: bytes, start: int, end: int) -> str | None:
     return ids.get(b"id", ids.get(b"job_id"))
 
 
-class _Scanner:
+class Scanner:
     """A position in a message, and what is left of its budget.
 
     The methods raise DecodeError for what profile or budget forbid, IndexError where an item runs past the
@@ -233,6 +242,12 @@ class _Scanner:
             raise IndexError
         if self.at < len(self.raw):
             raise DecodeError("bytes behind the message")
+
+    def open(self) -> None:
+        """Pay for a container whose members are stepped over one by one."""
+        self.work -= _ITEM + _CONTAINER
+        if self.work < 0:
+            raise DecodeError("too complex")
 
     def major(self) -> int:
         """The major type of the next item."""

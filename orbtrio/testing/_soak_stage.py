@@ -260,5 +260,5 @@ class SoakStage:
         resource = Resource(name, "document", name.encode() + b"." * size)
         if self.rng.random() < 0.5:
             resource = Resource(name, "image", b"\x89PNG\r\n\x1a\n" + name.encode() + bytes(size))
-        self.oracle.resources[name] = resource.data
+        self.oracle.resources[name] = bytes(resource.data)
         return resource
