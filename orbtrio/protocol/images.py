@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LARGE_IMAGE", "load_message"]
 
 # To cut out an image takes as long as to copy one of 100 KB.
-LARGE_IMAGE: Final = 192 * 1024
+LARGE_IMAGE: Final = 128 * 1024
 
 _REQUEST: Final = b"worker_request"
 _BYTE_ARRAY: Final = head_of(TAG, TYPED_ARRAY)  # which JavaScript puts before its byte strings

@@ -103,7 +103,7 @@ class Gate:
 
 
 def image(
-    resource_id: str = "img", data: bytes = PNG, kind: Literal["image", "document"] = "image"
+    resource_id: str = "img", data: bytes | memoryview = PNG, kind: Literal["image", "document"] = "image"
 ) -> Resource:
     return Resource(resource_id, kind, data)
 
@@ -149,6 +149,21 @@ class TestHolding:
             assert (a.read_bytes(), b.read_bytes()) == (PNG, b"text")
             assert [file.size_bytes for file in held.values()] == [len(PNG), 4]
             assert (store.statistics.files, store.statistics.bytes) == (2, len(PNG) + 4)
+
+    @pytest.mark.parametrize("inline_bytes", [0, 1 << 16], ids=["in a thread", "here"])
+    async def test_views_are_written_like_bytes(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch, inline_bytes: int
+    ) -> None:
+        monkeypatch.setattr(resources, "_INLINE_BYTES", inline_bytes)
+        message = b"before" + PNG + b"between" + PNG + b"behind"
+        view = memoryview(message)
+        first, second = view[6 : 6 + len(PNG)], view[13 + len(PNG) : -6]
+        async with open_store(root, quota_bytes=QUOTA) as store:
+            held = await store.hold("tenant", [image("a", first), image("b", second), image("c", PNG)])
+            assert held["a"] is held["b"] is held["c"]
+            assert held["a"].path.endswith(".png")
+            assert Path(held["a"].path).read_bytes() == PNG
+            assert store.statistics.bytes == len(PNG)
 
     async def test_largest_resource(self, root: Path) -> None:
         """B-56."""

@@ -154,6 +154,28 @@ def test_a_resource_has_two_mebibytes_at_most(kind: str, data: Any) -> None:
     assert caught.value.close_code == 1009
 
 
+def test_the_data_of_an_image_may_be_a_view_of_bytes() -> None:
+    """And of nothing that might change."""
+    data = b"__\x89PNG__"
+    for member in (memoryview(data)[2:-2], cbor2.CBORTag(64, data[2:-2])):
+        (resource,) = resources_from_wire([{"id": "a", "type": "image", "data": member}])
+        assert resource == IMAGE
+        assert hash(resource) == hash(IMAGE)
+        assert "memory" not in repr(resource)
+    for wrong in (
+        memoryview(bytearray(data)),
+        memoryview(bytearray(data)).toreadonly(),
+        memoryview(data)[::2],
+        memoryview(data).cast("b"),
+        bytearray(data),
+    ):
+        with pytest.raises(InvalidMessage, match="data: "):
+            resources_from_wire([{"id": "a", "type": "image", "data": wrong}])
+    for kind in ("document", "video"):
+        with pytest.raises(InvalidMessage):
+            Resource("a", kind, memoryview(data))  # type: ignore[arg-type]
+
+
 def test_a_resource_keeps_its_data_out_of_logs() -> None:
     assert "PNG" not in repr(IMAGE)
 
