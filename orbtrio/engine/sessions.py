@@ -274,6 +274,7 @@ class Sessions:
         # than there is room for would be refused while the workers have nothing to do.
         most = self._config.max_queued_jobs // 2
         while True:
+            message: Message | None = None  # the last one may hold images of 32 MiB: not while we wait
             received = await transport.receive()
             received.reverse()
             # A client that has one job per request sends many requests at a time. To accept their jobs

@@ -6,9 +6,12 @@ import gc
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from orbtrio.engine.clients import RemoteClient
 from orbtrio.engine.jobs import Batch, Job
+from orbtrio.protocol.images import LARGE_IMAGE
+from orbtrio.protocol.messages import Resource
 from orbtrio.testing import open_fabric, wait_until_idle
 from tests.engine.extended import extended_client, extended_worker
 
@@ -45,6 +48,23 @@ async def test_answered_jobs_are_in_no_circle(autojump_clock: MockClock) -> None
         # A task that waits for the next jobs may still have the last in hand.
         assert in_memory(Job) - jobs <= 8
         assert in_memory(Batch) - batches <= 1
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("size", [100, LARGE_IMAGE, 2 << 20])
+async def test_an_image_is_in_its_file_and_nowhere_else(autojump_clock: MockClock, size: int) -> None:
+    """Not while a client is connected and silent; a thousand might be."""
+    async with open_fabric() as fabric:
+        worker, client = await fabric.fake_worker("t", max_batch_size=1), await fabric.fake_client()
+        before = in_memory(Resource)
+        data = bytes(range(256)) * (size // 256 + 1)
+        reference = {"__type": "resource-ref", "id": "a"}
+        client.submit("t", {"image": reference}, resources=[Resource("a", "image", data[:size])])
+        (job,) = await worker.receive_batch()
+        await wait_until_idle()
+        assert await trio.Path(job.input["image"]).read_bytes() == data[:size]
+        assert in_memory(Resource) == before
+        worker.answer(job)
 
 
 @pytest.mark.parametrize("extensions", [(), ("cancel",)])
