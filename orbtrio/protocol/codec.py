@@ -2,7 +2,7 @@
 
 **Decoding.** The library, with every door shut, is in `decoding`; what its values have to be, the messages
 know. What the engine only passes on is cut out of a message and stays as it came: small results and the
-inputs of usual requests by `cut`, other results by the walk in `scan`.
+inputs of usual requests by `cut`, other results by the walk in `scan`, and large images by `images`.
 
 **Encoding** happens in pieces. A job is encoded once at most, when it is accepted. Its bytes wait in the
 queue, travel in one batch after another until some worker answers, and no batch or response is ever encoded
