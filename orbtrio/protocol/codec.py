@@ -1,8 +1,9 @@
 """Bytes to messages and messages to bytes.
 
 **Decoding.** The library, with every door shut, is in `decoding`; what its values have to be, the messages
-know. What the engine only passes on is cut out of a message and stays as it came: small results and the
-inputs of usual requests by `cut`, other results by the walk in `scan`, and large images by `images`.
+know. What the engine only passes on is cut out of a message and stays as it came: small results by `cut`,
+other results by the walk in `scan`, the inputs of usual requests by `cut_requests`, and large images by
+`images`.
 
 **Encoding** happens in pieces. A job is encoded once at most, when it is accepted. Its bytes wait in the
 queue, travel in one batch after another until some worker answers, and no batch or response is ever encoded
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from orbtrio.errors import DecodeError, InvalidMessage
-from orbtrio.protocol import arrays, bulk, cut, images, references, scan, splice
+from orbtrio.protocol import arrays, bulk, images, references, scan, splice
+from orbtrio.protocol.cut import OUTPUTS, PROGRESS, Luck, cut_entries
+from orbtrio.protocol.cut_requests import cut_request
 from orbtrio.protocol.decoding import ENGINE_TAGS, WALK_ABOVE, decode_item, is_absent, load
 from orbtrio.protocol.messages import (
     EXTENSION_MESSAGES,
@@ -62,6 +65,8 @@ __all__ = [
 # Longest `error` that passes. It ends up in logs and in exceptions, where ten megabytes of it help nobody.
 _MAX_ERROR_BYTES: Final = 8 * 1024
 
+_SORTED_OUTPUTS: Final = tuple(head for head, tail in OUTPUTS if tail)
+
 _SELF_DESCRIBED: Final = b"\xd9\xd9\xf7"  # a tag that says "this is CBOR"; may stand before any message
 
 
@@ -89,6 +94,7 @@ def decode(
     unwrap_typed_arrays: bool = False,
     typed_arrays: bool = False,
     extensions: frozenset[str] = EXTENSIONS,
+    luck: Luck | None = None,
 ) -> Message:
     """The message in `raw`.
 
@@ -97,6 +103,7 @@ def decode(
         unwrap_typed_arrays: For endpoints: JavaScript's byte arrays become bytes. The engine passes them on.
         typed_arrays: Likewise: typed arrays and long lists of floats are to be arrays.
         extensions: What the two ends agreed on; messages of others are unknown.
+        luck: Of the peer, who has sent messages before.
 
     Raises:
         DecodeError: not exactly one CBOR map within profile and budget (1008).
@@ -104,17 +111,19 @@ def decode(
         ResourceRejected: a resource is too large, missing or unused (1009).
     """
     raw = raw.removeprefix(_SELF_DESCRIBED)
+    if luck is None:
+        luck = Luck()
     if not unwrap_typed_arrays:
-        jobs = cut.cut_request(raw)
+        jobs = cut_request(raw, luck)
         if jobs is not None:
             return WorkerRequest(jobs, [])
-    # Every worker puts the type first, or hardly anything before it.
+    # Nearly every worker puts the type first, or hardly anything before it; or it sorts the keys.
     start = raw[:64]
     entries: WorkerOutput | WorkerProgress | None = None
-    if b"worker_output" in start:
-        entries = _decode_output(raw, extensions)
+    if b"worker_output" in start or raw.startswith(_SORTED_OUTPUTS):
+        entries = _decode_output(raw, extensions, luck)
     elif b"worker_progress" in start and "progress" in extensions:
-        entries = _decode_progress(raw, extensions)
+        entries = _decode_progress(raw, extensions, luck)
     if entries is not None:
         return entries
     wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else images.load_message(raw)
@@ -142,7 +151,7 @@ def decode(
     if type(message_type) is not str:
         raise InvalidMessage("expected text", path="type")
     if message_type == "worker_output":  # its type came late
-        entries = _decode_output(raw, extensions)
+        entries = _decode_output(raw, extensions, luck)
         if entries is None:
             raise InvalidMessage("expected a list", path="output")
         return entries
@@ -150,18 +159,20 @@ def decode(
     if from_wire is None or extension not in extensions:
         return UnknownMessage(message_type[:64])
     # A worker's may have its type late, too. An engine's has no list.
-    return (_decode_progress(raw, extensions) if extension == "progress" else None) or from_wire(wire)
+    return (_decode_progress(raw, extensions, luck) if extension == "progress" else None) or from_wire(wire)
 
 
-def _decode_progress(raw: bytes, extensions: frozenset[str]) -> WorkerProgress | None:
+def _decode_progress(raw: bytes, extensions: frozenset[str], luck: Luck) -> WorkerProgress | None:
     typed_arrays = "typed_arrays" in extensions
-    split = scan.split_entries(raw, "worker_progress", "progress", typed_arrays=typed_arrays)
+    split = cut_entries(raw, PROGRESS, luck, typed_arrays=typed_arrays)
+    if split is None:
+        split = scan.split_entries(raw, "worker_progress", "progress", typed_arrays=typed_arrays)
     return None if split is None else WorkerProgress(split[0], split[2])
 
 
-def _decode_output(raw: bytes, extensions: frozenset[str]) -> WorkerOutput | None:
+def _decode_output(raw: bytes, extensions: frozenset[str], luck: Luck) -> WorkerOutput | None:
     typed_arrays = "typed_arrays" in extensions
-    split = cut.cut_output(raw, typed_arrays=typed_arrays)
+    split = cut_entries(raw, OUTPUTS, luck, typed_arrays=typed_arrays)
     if split is None:
         split = scan.split_entries(raw, "worker_output", "output", typed_arrays=typed_arrays)
     if split is None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from orbtrio.errors import ConnectionLost, InvalidMessage, LocalProtocolError, RemoteProtocolError
 from orbtrio.protocol import codec
+from orbtrio.protocol.cut import Luck
 from orbtrio.protocol.messages import (
     CancelJobs,
     CancelRequest,
@@ -162,6 +163,7 @@ class Connection:
         self.state = State.AWAITING_REGISTRATION
         self.extensions: frozenset[str] = frozenset()
         self._implicit_clients = implicit_clients
+        self._luck = Luck()
         self._incoming = _MOVES[side.other]
         self._outgoing = _MOVES[side]
         self._unwrap_typed_arrays = side is Side.PEER
@@ -181,6 +183,7 @@ class Connection:
                 unwrap_typed_arrays=self._unwrap_typed_arrays,
                 typed_arrays=self._typed_arrays,
                 extensions=self.extensions,
+                luck=self._luck,
             )
         except InvalidMessage as error:
             self.state = State.FAILED

@@ -40,6 +40,7 @@ from orbtrio.errors import DecodeError
 from orbtrio.protocol.arrays import TYPED_ARRAYS, Place, typed_entry
 
 __all__ = [
+    "ALIKE",
     "MAX_DEPTH",
     "MAX_WORK",
     "STRUCTURAL_TAGS",
@@ -89,7 +90,7 @@ def _widths() -> tuple[int, ...]:
 WIDTH: Final = _widths()
 
 # By width: the first bytes of all such items. A run may mix integers with floats.
-_ALIKE: Final = {
+ALIKE: Final = {
     width: bytes(head for head in range(256) if WIDTH[head] == width) for width in (1, 2, 3, 5, 9)
 }
 
@@ -177,7 +178,7 @@ def _split_entries(
                 scanner.skip(depth=2)
                 if scanner.keys is None:
                     continue
-                job_id = _job_id(raw, start, scanner.at)
+                job_id = _job_id(raw, start, scanner)
                 if job_id is None:
                     continue
                 entry = typed_entry(raw, start, scanner.at, typed) if typed else raw[start : scanner.at]
@@ -194,16 +195,17 @@ def _split_entries(
     return entries, failed, members - len(entries)
 
 
-# The job id that a map names, which is proved, and stands between `start` and `end`.
-def _job_id(raw: bytes, start: int, end: int) -> str | None:
-    # Nearly always the map is small, and `id` is short and comes first. An empty map has no id.
-    if _MAP < raw[start] < _MAP + 24 and raw.startswith(b"\x62id", start + 1):
-        length = raw[start + 4] - _TEXT
+# The job id that a map names, which is proved, begins at `start`, and was skipped last.
+def _job_id(raw: bytes, start: int, skipped: Scanner) -> str | None:
+    # Nearly always `id` is short text.
+    if skipped.id_at:
+        at = skipped.id_at
+        length = raw[at] - _TEXT
         if 0 <= length < 24:
-            return raw[start + 5 : start + 5 + length].decode()
+            return raw[at + 1 : at + 1 + length].decode()
         if length == 24:  # the engine's own, from its ten-millionth job on
-            return raw[start + 6 : start + 6 + raw[start + 5]].decode()
-    scanner = Scanner(raw[start:end])
+            return raw[at + 2 : at + 2 + raw[at + 1]].decode()
+    scanner = Scanner(raw[start : skipped.at])
     ids: dict[bytes, str | None] = {}
     for _ in range(scanner.argument()):
         key = scanner.text()
@@ -225,13 +227,14 @@ class Scanner:
     end, and UnicodeDecodeError. One that steps past the end says nothing; the next one, or `finish`, does.
     """
 
-    __slots__ = ("at", "keys", "raw", "typed", "work")
+    __slots__ = ("at", "id_at", "keys", "raw", "typed", "work")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.at = 0
         self.work = MAX_WORK
         self.keys: set[bytes] | None = None  # of the item skipped last, if it was a map
+        self.id_at = 0  # where the value of its `id` stands, if it has one
         self.typed: list[Place] | None = None  # of the typed arrays so far, if they are of interest
 
     def finish(self) -> None:
@@ -293,6 +296,7 @@ class Scanner:
         """
         raw, at, work = self.raw, self.at, self.work
         self.keys = None
+        self.id_at = 0
         width_of = WIDTH
         left = 1  # what is still to come in the innermost open container: items, or pairs if it is a map
         keys: set[bytes] | None = None  # the keys of that map so far; None if it is no map
@@ -320,6 +324,8 @@ class Scanner:
                 if key in keys:
                     raise DecodeError("the same key twice in a map")
                 keys.add(key)
+                if key == b"id" and keys is self.keys:
+                    self.id_at = at
                 work -= _ITEM + ((at - start) // _BYTES_PER_UNIT if key.isascii() else _weight(key))
             work -= _ITEM
             if work < 0:
@@ -334,7 +340,7 @@ class Scanner:
                     heads = raw[at : at + width * min(left, _LONGEST_RUN) : width]
                     run = len(heads)
                     if heads != raw[at : at + 1] * run:
-                        run -= len(heads.lstrip(_ALIKE[width]))
+                        run -= len(heads.lstrip(ALIKE[width]))
                     at += width * run
                     left -= run
                     work -= _RUN_ITEM * run
