@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orbtrio.protocol import cut_requests
+from orbtrio.errors import InvalidMessage
+from orbtrio.protocol import codec, cut_requests
 from orbtrio.protocol.cut import Luck
 from orbtrio.protocol.cut_requests import REQUESTS
 from orbtrio.protocol.messages import JobRequest, WorkerRequest
@@ -347,3 +348,51 @@ def test_inputs_with_needlessly_wide_heads_are_encoded_anew(item: bytes, size: i
     assert cut is not None
     assert cut[0].encoded is None
     assert bytes(cut[1].encoded or b"") == usual
+
+
+# --- Luck -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        request(JOB, job(b"\x61b", b"\x61t", b"\xa1\x61x\x41")),
+        request(JOB, job(b"\x61b", b"\x61t", b"\x80")),
+        request(job(b"\x61a", b"\x61t", LARGE), b"\xa4" + job(b"\x61b", b"\x61t", LARGE)[1:]),
+        request(job(b"\x61a", b"\x61t", LARGE), b"\xa3"),
+    ],
+    ids=["refused", "no map", "large, one field more", "large, too short"],
+)
+def test_who_is_out_of_luck_is_spared_more_and_more_guesses(bad: bytes) -> None:
+    luck = Luck()
+    good = request(JOB, JOB)
+    for pause in (1, 3, 7):
+        assert cut_requests.cut_request(bad, luck) is None
+        assert luck.left == pause
+        while luck.left:
+            assert cut_requests.cut_request(good, luck) is None
+    assert cut_requests.cut_request(good, luck) is not None
+    assert luck.pause == 3
+
+
+def test_requests_are_understood_the_same_with_and_without_luck() -> None:
+    random = Random(20261126)
+    cut = 0
+    for requests in (OddRequests(random, hostile=True), LargeRequests(random)):
+        for _ in range(300):
+            for raw in (one := requests.message(), requests.damage(one)):
+                unlucky = Luck()
+                unlucky.lost()
+                assert understood(raw, unlucky) == understood(raw, Luck())
+                cut += cut_request(raw) is not None
+    assert cut > 100
+
+
+def understood(raw: bytes, luck: Luck) -> str:
+    try:
+        message = codec.decode(raw, luck=luck)
+    except InvalidMessage as error:
+        return repr(error)
+    if not isinstance(message, WorkerRequest):
+        return type(message).__name__
+    return repr(([contents(job) for job in message.jobs], message.invalid, message.resources))
