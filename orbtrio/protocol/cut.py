@@ -51,7 +51,7 @@ PROGRESS: Final = _forms(b"\x64type\x6fworker_progress", b"\x68progress")
 _LARGEST: Final = 4096
 
 # In smaller entries there is nothing that the walk would be better at.
-_MAY_BE_NUMBERS: Final = 100
+_MAY_BE_NUMBERS: Final = 160
 
 # All ids of one engine begin with the same 16 bytes, and have two and more behind them.
 _ID: Final = b"\x62id"

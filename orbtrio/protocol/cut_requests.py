@@ -102,6 +102,7 @@ def cut_request(raw: bytes, luck: Luck) -> list[JobRequest] | None:
 
 # The jobs, given where their array begins and how each of them does.
 def _cut_jobs(raw: bytes, at: int, job_head: bytes, luck: Luck) -> list[JobRequest] | None:
+    inputs: list[bytes | memoryview] = []
     wide: list[JobRequest] = []
     large = False
     try:
@@ -109,21 +110,20 @@ def _cut_jobs(raw: bytes, at: int, job_head: bytes, luck: Luck) -> list[JobReque
         large = len(raw) > _SMALL * members or len(raw) > WALK_ABOVE
         if not 0 < members <= MAX_JOBS or len(raw) > _LARGEST:
             return None
-        input_first = job_head.endswith(_INPUT)
         if large:
-            jobs = _large_jobs(raw, start, members, job_head, wide, input_first=input_first)
+            jobs = _large_jobs(raw, start, members, job_head, inputs, wide)
         else:
             rests = raw.split(job_head)
             if len(rests[0]) != start or len(rests) - 1 != members or _MARKER in raw:
                 return None
-            jobs = _jobs(_reordered(rests) if input_first else rests)
+            jobs = _jobs(_reordered(rests) if job_head.endswith(_INPUT) else rests, inputs)
     except (IndexError, UnicodeDecodeError):
         jobs = None
     if jobs is None:
         if large:
             luck.lost()
         return None
-    values = load_parts([job.encoded or b"" for job in jobs], depth=3, tags=CUT_TAGS)
+    values = load_parts(inputs, depth=3, tags=CUT_TAGS)
     if values is None:
         luck.lost()
         return None
@@ -173,7 +173,7 @@ def _reordered(rests: list[bytes]) -> list[bytes]:
 
 
 # The jobs, given what stands behind `_JOB_ID` in each but the first, which is before them all.
-def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
+def _jobs(rests: list[bytes], inputs: list[bytes | memoryview]) -> list[JobRequest] | None:
     jobs: list[JobRequest] = []
     worker_type, between = "", _INPUT  # what stands between an id and an input; mostly the same in all jobs
     for rest in islice(rests, 1, None):
@@ -189,6 +189,7 @@ def _jobs(rests: list[bytes]) -> list[JobRequest] | None:
         if not worker_type:
             return None
         encoded = rest[stop + len(between) :]
+        inputs.append(encoded)
         jobs.append(JobRequest(rest[start:stop].decode(), worker_type, {}, None, (), encoded))
     return jobs
 
@@ -209,9 +210,15 @@ def _worker_type(between: bytes) -> str:
 # The jobs, the first of which stands at `at`, if their inputs have few items. Those that have heads of nine
 # bytes that might be shorter are in `wide` as well.
 def _large_jobs(
-    raw: bytes, at: int, members: int, job_head: bytes, wide: list[JobRequest], *, input_first: bool
+    raw: bytes,
+    at: int,
+    members: int,
+    job_head: bytes,
+    inputs: list[bytes | memoryview],
+    wide: list[JobRequest],
 ) -> list[JobRequest] | None:
     jobs: list[JobRequest] = []
+    input_first = job_head.endswith(_INPUT)
     view = memoryview(raw)
     items = _MOST_ITEMS
     encoded, is_wide = view[:0], False
@@ -239,6 +246,7 @@ def _large_jobs(
             begin = at + len(_INPUT)
             at, items, is_wide = _behind(raw, begin, items)
             encoded = view[begin:at]
+        inputs.append(encoded)
         jobs.append(JobRequest(client_job_id, worker_type, {}, None, (), encoded))
         if is_wide:
             wide.append(jobs[-1])
