@@ -51,7 +51,7 @@ PROGRESS: Final = _forms(b"\x64type\x6fworker_progress", b"\x68progress")
 _LARGEST: Final = 4096
 
 # In smaller entries there is nothing that the walk would be better at.
-_MAY_BE_NUMBERS: Final = 160
+_MAY_BE_NUMBERS: Final = 200
 
 # All ids of one engine begin with the same 16 bytes, and have two and more behind them.
 _ID: Final = b"\x62id"
@@ -102,26 +102,32 @@ def cut_entries(
     """
     if len(raw) > WALK_ABOVE:
         return None
-    for head, tail in forms:
-        if raw.startswith(head) and raw.endswith(tail):
+    for form in forms:
+        if raw.startswith(form[0]):
             break
     else:
         return None
-    if tail:
-        raw = raw[: -len(tail)]
+    before, behind = form
+    if behind:
+        if not raw.endswith(behind):
+            return None
+        raw = raw[: -len(behind)]
     if luck.left:
         luck.left -= 1
         return None
-    members, start = members_of(raw, len(head))
-    size = len(raw) - start
-    if members < 1 or not 0 < size <= _LARGEST * members:
+    members, start = members_of(raw, len(before))
+    size = len(raw)
+    if members < 1 or size > _LARGEST * members or start >= size:
         return None
     if size > _MAY_BE_NUMBERS * members and _is_numbers(raw[start : start + size // members]):
         return None
-    parts = [raw[start:]] if members == 1 else _entries(raw, start, members)
-    if parts is None:
-        luck.lost()
-        return None
+    if members == 1:
+        parts = [raw[start:]]
+    else:
+        parts = _entries(raw, start, members)
+        if not parts:
+            luck.lost()
+            return None
     values = load_parts(parts, depth=2, tags=NO_ARRAY_TAGS if typed_arrays else CUT_TAGS)
     if values is None:
         luck.lost()
@@ -140,8 +146,8 @@ def cut_entries(
     return entries, failed, 0
 
 
-# The entries, if there are so many places that look like the beginning of the first.
-def _entries(raw: bytes, start: int, members: int) -> list[bytes] | None:
+# The entries, if there are as many places that look like the beginning of the first; else none.
+def _entries(raw: bytes, start: int, members: int) -> list[bytes]:
     key = start + 1 if raw[start] < MAP + 24 else start + 3
     is_id = raw.startswith(_ID, key)
     # A map's head and its first key are enough where that is a name.
@@ -154,7 +160,7 @@ def _entries(raw: bytes, start: int, members: int) -> list[bytes] | None:
     alike = raw[key:stop]
     rests = raw.split(alike) if is_id else []
     if len(rests) != members + 1 or len(rests[0]) != key:
-        return None
+        return []
     head = start - key
     before, *rests = rests
     last = rests.pop()

@@ -38,13 +38,19 @@ _INPUT: Final = b"\x65input"
 _THREE: Final = (b"\xa3", b"\xb9\x00\x03")
 
 # What stands before the array of jobs, what behind it, and how each job begins. Our own client, for one, says
-# that there are no resources.
+# that there are no resources. Those of cbor-x are the third and fourth; keys that are sorted, the last.
 REQUESTS: Final = (
+    (PAIR[0] + _REQUEST + _JOBS, b"", _THREE[0] + _JOB_ID),
     (_THREE[0] + _REQUEST + _RESOURCES + _JOBS, b"", _THREE[0] + _JOB_ID),
-    *[(pair + _REQUEST + _JOBS, b"", three + _JOB_ID) for pair, three in zip(PAIR, _THREE, strict=True)],
+    (PAIR[1] + _REQUEST + _JOBS, b"", _THREE[1] + _JOB_ID),
     (_THREE[1] + _REQUEST + _RESOURCES + _JOBS, b"", _THREE[1] + _JOB_ID),
     (PAIR[0] + _JOBS, _REQUEST, _THREE[0] + _INPUT),
 )
+
+# The first bytes already tell which of these it can be. With that of `_NO_FORM` nothing begins that is CBOR.
+_TELLING: Final = 6
+_FORMS: Final = {form[0][:_TELLING]: form for form in REQUESTS}
+_NO_FORM: Final = b"\xff", b"", b""
 
 # In larger jobs, on average, the guess is made field by field.
 _SMALL: Final = 1024
@@ -91,32 +97,32 @@ def cut_request(raw: bytes, luck: Luck) -> list[JobRequest] | None:
         raw: One message.
         luck: Of the peer.
     """
-    for before, behind, job_head in REQUESTS:
-        if raw.startswith(before) and raw.endswith(behind):
-            if luck.left:
-                luck.left -= 1
-                return None
-            return _cut_jobs(raw[: -len(behind)] if behind else raw, len(before), job_head, luck)
-    return None
-
-
-# The jobs, given where their array begins and how each of them does.
-def _cut_jobs(raw: bytes, at: int, job_head: bytes, luck: Luck) -> list[JobRequest] | None:
+    before, behind, job_head = _FORMS.get(raw[:_TELLING], _NO_FORM)
+    if not raw.startswith(before):
+        return None
+    if behind:
+        if not raw.endswith(behind):
+            return None
+        raw = raw[: -len(behind)]
+    if luck.left:
+        luck.left -= 1
+        return None
     inputs: list[bytes | memoryview] = []
     wide: list[JobRequest] = []
     large = False
     try:
-        members, start = members_of(raw, at)
-        large = len(raw) > _SMALL * members or len(raw) > WALK_ABOVE
-        if not 0 < members <= MAX_JOBS or len(raw) > _LARGEST:
+        members, start = members_of(raw, len(before))
+        size = len(raw)
+        if not 0 < members <= MAX_JOBS or size > _LARGEST:
             return None
+        large = size > _SMALL * members or size > WALK_ABOVE
         if large:
             jobs = _large_jobs(raw, start, members, job_head, inputs, wide)
         else:
             rests = raw.split(job_head)
             if len(rests[0]) != start or len(rests) - 1 != members or _MARKER in raw:
                 return None
-            jobs = _jobs(_reordered(rests) if job_head.endswith(_INPUT) else rests, inputs)
+            jobs = _jobs(_reordered(rests) if behind else rests, inputs)
     except (IndexError, UnicodeDecodeError):
         jobs = None
     if jobs is None:
@@ -137,10 +143,9 @@ def _cut_jobs(raw: bytes, at: int, job_head: bytes, luck: Luck) -> list[JobReque
     # A client may write a length of 5 in eight bytes, and cbor-x in JavaScript cannot read that: it would
     # lose a whole batch, with the jobs of others. Small numbers like that are large ones to it. So these
     # inputs are encoded anew. Other heads that might be shorter are read by all, and travel as they came.
-    if not large and 0 in raw and _WIDE in raw:
-        wide = _wide_ones(jobs)
-    for job in wide:
-        job.encoded = None
+    if wide or (0 in raw and not large and _WIDE in raw):
+        for job in wide or _wide_ones(jobs):
+            job.encoded = None
     return jobs
 
 

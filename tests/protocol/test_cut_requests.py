@@ -19,7 +19,7 @@ from tests.protocol.test_scan import array, strictly_decoded
 from tests.strategies import Grammar, worker_request_wire
 
 # As any client may send it.
-HEAD: Final = REQUESTS[1][0]
+HEAD: Final = REQUESTS[0][0]
 
 
 def job(client_job_id: bytes, worker_type: bytes, job_input: bytes) -> bytes:
@@ -57,7 +57,7 @@ def in_form(form: tuple[bytes, bytes, bytes], jobs: list[bytes]) -> bytes:
 
 
 SORTED: Final = REQUESTS[4]
-FORMS: Final = ["ours", "usual", "cbor-x", "cbor-x with resources", "sorted"]
+FORMS: Final = ["usual", "ours", "cbor-x", "cbor-x with resources", "sorted"]
 
 
 @pytest.mark.parametrize("form", REQUESTS, ids=FORMS)
