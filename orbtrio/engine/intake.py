@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Counters", "Intake", "client_key"]
 
-# A client's id is kept three times while its job is open.
+# A client's id is kept while its job is open, and what is not text twice.
 _MAX_JOB_ID_BYTES: Final = 1024
+
+# A text of fewer characters cannot have too many bytes.
+_LONG_JOB_ID: Final = 200
 
 # Affinity keys are kept as long as their worker lives; longer ones are kept as digests.
 _MAX_KEY_LENGTH: Final = 64
@@ -139,9 +142,11 @@ class Intake:
             client_job_id = request.client_job_id
             key: Hashable
             if type(client_job_id) is str:
-                key, head = client_job_id, splice.response_head_of_text(client_job_id.encode())
+                key = client_job_id
+                too_long = len(key) > _LONG_JOB_ID and len(codec.response_head(key)) > _MAX_JOB_ID_BYTES
             else:
-                key = head = codec.response_head(client_job_id)
+                key = codec.response_head(client_job_id)
+                too_long = len(key) > _MAX_JOB_ID_BYTES
             if request.worker_type != worker_type:
                 worker_type = request.worker_type
                 pool = self._dispatcher.pool(worker_type)
@@ -159,11 +164,13 @@ class Intake:
                 pool is None
                 or key in open_jobs
                 or closed
-                or len(head) > _MAX_JOB_ID_BYTES
+                or too_long
                 or table.size_bytes >= max_open_bytes
                 or not pool.has_room(affinity)
             ):
-                reason = self._why_not(request.worker_type, pool, head, duplicate=key in open_jobs)
+                reason = self._why_not(
+                    request.worker_type, pool, too_long=too_long, duplicate=key in open_jobs
+                )
                 self._refuse(requester, client_job_id, *reason)
                 continue
             job_files: tuple[HeldFile, ...] = ()
@@ -191,7 +198,6 @@ class Intake:
                 client_job_id,
                 key,
                 requester,
-                head,
                 request.worker_type,
                 affinity,
                 wire,
@@ -229,11 +235,11 @@ class Intake:
 
     # Why a job is not accepted: kind and text of P-31.
     def _why_not(
-        self, worker_type: str, pool: Pool | None, head: bytes, *, duplicate: bool
+        self, worker_type: str, pool: Pool | None, *, too_long: bool, duplicate: bool
     ) -> tuple[str, str]:
         if self.closed:
             return "engine_stopped", "the engine is stopping"
-        if len(head) > _MAX_JOB_ID_BYTES:
+        if too_long:
             return "invalid_job", f"job_id is longer than {_MAX_JOB_ID_BYTES} bytes"
         if duplicate:
             return "invalid_job", "job_id is that of a job which is still open; use a new one"

@@ -99,7 +99,6 @@ class Bench:
                     name,
                     name,
                     self.requester,
-                    b"",
                     "t",
                     key,
                     wire,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from orbtrio.engine.jobs import Batch, Job, JobState, JobTable
 from orbtrio.engine.watches import Watch
+from orbtrio.protocol import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -58,7 +60,7 @@ def make_job(
     watch: Watch | None = None,
 ) -> Job:
     job = Job(
-        *(number, name, name, name, requester, b"", "t", None, b"wire", deadline - 300.0, deadline, (), owner)
+        *(number, name, name, name, requester, "t", None, b"wire", deadline - 300.0, deadline, (), owner)
     )
     job.watch = watch
     return job
@@ -211,6 +213,45 @@ def test_jobs_expire_oldest_first_and_only_when_due() -> None:
     assert table.expire(302.0, 600.0) == (jobs[:3], [owner])
     assert table.next_deadline == 303.0
     assert list(table) == jobs[3:]
+
+
+def test_a_look_that_comes_to_nothing_finds_the_next_deadline() -> None:
+    table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
+    jobs = [make_job(str(n), requester, owner, deadline=300.0 + n) for n in range(3)]
+    for job in jobs:
+        table.accept(job)
+    jobs[0].claim(Batch(0.0))
+    assert table.answer("0", owner) is jobs[0]
+    assert table.next_deadline <= 301.0
+    assert table.expire(300.5, 0.0) == ([], [])
+    assert table.next_deadline == 301.0
+    assert table.expire(302.0, 0.0) == (jobs[1:], [owner])
+    assert table.next_deadline == math.inf
+    table.accept(make_job("later", requester, owner, deadline=900.0))
+    assert table.next_deadline == 900.0
+
+
+def test_a_table_out_of_which_all_jobs_expire_shrinks_with_them() -> None:
+    """Or each look at the oldest would step over all that were before it."""
+    table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
+    jobs = [make_job(str(n), requester, owner, deadline=float(n)) for n in range(1000)]
+    for job in jobs:
+        table.accept(job)
+    for n, job in enumerate(jobs[:-10]):
+        assert table.expire(n + 0.5, 0.0) == ([job], [owner])
+        assert table.next_deadline == n + 1
+    assert list(table) == jobs[-10:]
+    assert sys.getsizeof(table._jobs) < 10_000
+
+
+def test_the_response_begins_with_what_the_client_called_its_job() -> None:
+    requester, owner = FakeRequester(), FakeOwner()
+    for client_job_id in ("mine", "é" * 300):
+        job = make_job(client_job_id, requester, owner)
+        assert job.response_head == codec.response_head(client_job_id)
+    head = codec.response_head([1, 2])
+    numbered = Job(1, "1", [1, 2], head, requester, "t", None, b"", 0.0, 9.0, (), owner)
+    assert numbered.response_head == head
 
 
 def test_a_worker_that_can_be_told_owes_an_answer_beyond_the_deadline() -> None:
