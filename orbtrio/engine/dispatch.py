@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from orbtrio.engine.queues import WorkerQueue, acceptance, living
+from orbtrio.engine.jobs import acceptance
+from orbtrio.engine.queues import WorkerQueue, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

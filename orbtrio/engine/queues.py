@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 import trio
 
-from orbtrio.engine.jobs import Batch, Job, JobState
+from orbtrio.engine.jobs import Batch, Job, JobState, acceptance
 from orbtrio.engine.outlets import FileOutlet, weight
 from orbtrio.errors import ConnectionLost
 from orbtrio.protocol import codec
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from orbtrio.engine.outlets import Outlet
     from orbtrio.engine.resources import HeldFile
 
-__all__ = ["Lane", "QueueSettings", "WorkerQueue", "acceptance", "living", "run_batcher"]
+__all__ = ["Lane", "QueueSettings", "WorkerQueue", "living", "run_batcher"]
 
 _QUEUED = JobState.QUEUED
 
@@ -209,7 +209,9 @@ class WorkerQueue:
             size += len(job.wire)
         self._bytes += size if self._files is None else sum(map(self.weigh, jobs))
         self.jobs_waiting += len(jobs)
-        if self._jobs and self._jobs[-1].number > jobs[0].number:  # they come back from a lost worker
+        if self._jobs and acceptance(self._jobs[-1]) > acceptance(
+            jobs[0]
+        ):  # they come back from a lost worker
             self._jobs = deque(heapq.merge(jobs, self._jobs, key=acceptance))
         else:
             self._jobs.extend(jobs)
@@ -373,11 +375,6 @@ async def run_batcher(queue: WorkerQueue, flush: Callable[[], None]) -> None:
         flush()
         with trio.CancelScope(deadline=queue.next_look) as queue.alarm:
             await trio.sleep_forever()
-
-
-def acceptance(job: Job) -> int:
-    """Sort key: older jobs first."""
-    return job.number
 
 
 def living(jobs: Iterable[Job]) -> list[Job]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from orbtrio.engine.jobs import JobState
+from orbtrio.engine.jobs import JobState, acceptance
 from orbtrio.engine.queues import living
 from orbtrio.protocol.messages import (
     CancelJobs,
@@ -263,7 +263,7 @@ class _History:
         for queue in queues:
             mine = [job for job in jobs if job.owner is queue]
             waiting = [job for job in mine if job.state is JobState.QUEUED]
-            assert living(queue._jobs) == sorted(waiting, key=lambda job: job.number)
+            assert living(queue._jobs) == sorted(waiting, key=acceptance)
             assert queue.jobs_waiting == len(waiting)
             assert queue._bytes == sum(queue.weigh(job) for job in waiting)
             assert queue.jobs_in_flight == sum(job.state in SENT for job in mine)

@@ -35,7 +35,7 @@ class FakeTransport:
 
 
 def a_job(client: RemoteClient, *, deliveries: int = 1) -> Job:
-    job: Any = Job(1, "ours", "mine", "mine", client, "t", None, b"", 0.0, 9.0, (), None)  # type: ignore[arg-type]
+    job: Any = Job("ours", "mine", "mine", client, "t", None, b"", 0.0, 9.0, (), None)  # type: ignore[arg-type]
     job.deliveries = deliveries
     return job  # type: ignore[no-any-return]
 

@@ -94,7 +94,6 @@ class Bench:
             wire = codec.encode_job(name, {"x": "x" * size})
             jobs.append(
                 Job(
-                    number,
                     name,
                     name,
                     name,

@@ -55,13 +55,10 @@ def make_job(
     requester: FakeRequester,
     owner: FakeOwner,
     *,
-    number: int = 0,
     deadline: float = 300.0,
     watch: Watch | None = None,
 ) -> Job:
-    job = Job(
-        *(number, name, name, name, requester, "t", None, b"wire", deadline - 300.0, deadline, (), owner)
-    )
+    job = Job(*(name, name, name, requester, "t", None, b"wire", deadline - 300.0, deadline, (), owner))
     job.watch = watch
     return job
 
@@ -250,7 +247,7 @@ def test_the_response_begins_with_what_the_client_called_its_job() -> None:
         job = make_job(client_job_id, requester, owner)
         assert job.response_head == codec.response_head(client_job_id)
     head = codec.response_head([1, 2])
-    numbered = Job(1, "1", [1, 2], head, requester, "t", None, b"", 0.0, 9.0, (), owner)
+    numbered = Job("1", [1, 2], head, requester, "t", None, b"", 0.0, 9.0, (), owner)
     assert numbered.response_head == head
 
 
@@ -273,7 +270,7 @@ def test_a_worker_that_can_be_told_owes_an_answer_beyond_the_deadline() -> None:
 
 def test_the_abandoned_have_their_own_order() -> None:
     table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
-    jobs = [make_job(str(n), requester, owner, number=n, deadline=300.0 + n) for n in range(3)]
+    jobs = [make_job(str(n), requester, owner, deadline=300.0 + n) for n in range(3)]
     for job in jobs:
         table.accept(job)
         job.claim(Batch(0.0))
@@ -288,9 +285,9 @@ def test_the_abandoned_have_their_own_order() -> None:
 def test_jobs_with_deadlines_of_their_own_disturb_nobody() -> None:
     table, requester, owner = JobTable(), FakeRequester(), FakeOwner()
     jobs = [
-        make_job("long", requester, owner, number=1, deadline=900.0, watch=Watch("long", 1, 900.0)),
-        make_job("usual", requester, owner, number=2),
-        make_job("short", requester, owner, number=3, deadline=5.0, watch=Watch("short", 3, 5.0)),
+        make_job("1", requester, owner, deadline=900.0, watch=Watch("1", 1, 900.0)),
+        make_job("2", requester, owner),
+        make_job("3", requester, owner, deadline=5.0, watch=Watch("3", 3, 5.0)),
     ]
     for job in jobs:
         table.accept(job)
@@ -354,7 +351,7 @@ class JobTableMachine(RuleBasedStateMachine):
             if timeout != 300.0 or heartbeat < math.inf:
                 watch = Watch(name, number, deadline, heartbeat)
             whose, where = self.requesters[requester], self.owners[owner]
-            new.append(make_job(name, whose, where, number=number, deadline=deadline, watch=watch))
+            new.append(make_job(name, whose, where, deadline=deadline, watch=watch))
             self.jobs.append(new[-1])
             self.table.accept(new[-1])
         return multiple(*new)
