@@ -13,7 +13,7 @@ import cbor2
 
 from benchmarks import wire
 from benchmarks.bars import FLAT, RATIO_REQ1, RATIO_REQ32, STALL, Bar
-from benchmarks.work import Echo, Image, Vector, Work
+from benchmarks.work import Detections, Echo, Image, TokenUsage, Vector, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +164,8 @@ def _costs() -> list[Case]:
             jobs_per_request=32,
             bars=(Bar("cpu", 50),),
         ),
+        Case(name="detections-req32-batch32", work=Detections(), jobs=9_600, jobs_per_request=32),
+        Case(name="usage-req32-batch32", work=TokenUsage(), jobs=9_600, jobs_per_request=32),
         Case(name="100KB-image", work=Image(100 << 10), jobs=480, outstanding=8, baseline=0),
         Case(
             name="1MB-image",

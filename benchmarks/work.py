@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import cbor2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Echo", "Image", "Vector", "Work"]
+__all__ = ["Detections", "Echo", "Image", "TokenUsage", "Vector", "Work"]
 
 
 class Work(Protocol):
@@ -100,6 +100,67 @@ class Vector:
 
     def expected(self, number: int) -> dict[str, Any]:
         return {"embedding": self._vectors[number % len(self._vectors)], "shape": [768]}
+
+
+class _Canned:
+    """A hundred bytes of text there, one of a few results back, many small items in each."""
+
+    def __init__(self, results: Sequence[dict[str, Any]]) -> None:
+        self._results = results
+        self._encoded = [cbor2.dumps(result)[1:] for result in results]  # without the map's head
+        self._head = bytes((0xA1 + len(results[0]),)) + b"\x62id"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def resources(self, number: int) -> list[dict[str, Any]]:
+        return []
+
+    def input(self, number: int) -> dict[str, Any]:
+        return {"text": _text(number, 100)}
+
+    def delivered(self, number: int) -> dict[str, Any]:
+        return self.input(number)
+
+    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
+        return self.answer(job_id, int(input["text"].partition(" ")[0]))
+
+    def answer(self, job_id: str, number: int) -> bytes:
+        return self._head + cbor2.dumps(job_id) + self._encoded[number % len(self._encoded)]
+
+    def expected(self, number: int) -> dict[str, Any]:
+        return self._results[number % len(self._results)]
+
+
+# A prime number of results, so that neighbours in a batch differ.
+_RESULTS: Final = 61
+
+
+class Detections(_Canned):
+    """Back come ten boxes of integers, each with a label and how sure the model is."""
+
+    def __init__(self) -> None:
+        chance = random.Random(10)
+        super().__init__([{"detections": [_detection(chance) for _ in range(10)]} for _ in range(_RESULTS)])
+
+
+class TokenUsage(_Canned):
+    """Back come a sentence, and what it cost."""
+
+    def __init__(self) -> None:
+        chance = random.Random(34)
+        results = []
+        for number in range(_RESULTS):
+            tokens = chance.randrange(10, 60), chance.randrange(10, 400)
+            usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+            results.append({"text": _text(number, 3 * tokens[0]), "usage": usage})
+        super().__init__(results)
+
+
+def _detection(chance: random.Random) -> dict[str, Any]:
+    label = chance.choice(["person", "car", "bicycle", "traffic light"])
+    box = [chance.randrange(1920) for _ in range(4)]
+    return {"label": label, "confidence": chance.random(), "box": box}
 
 
 @attrs.frozen

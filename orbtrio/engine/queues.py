@@ -209,9 +209,8 @@ class WorkerQueue:
             size += len(job.wire)
         self._bytes += size if self._files is None else sum(map(self.weigh, jobs))
         self.jobs_waiting += len(jobs)
-        if self._jobs and acceptance(self._jobs[-1]) > acceptance(
-            jobs[0]
-        ):  # they come back from a lost worker
+        # They may come back from a lost worker.
+        if self._jobs and acceptance(self._jobs[-1]) > acceptance(jobs[0]):
             self._jobs = deque(heapq.merge(jobs, self._jobs, key=acceptance))
         else:
             self._jobs.extend(jobs)

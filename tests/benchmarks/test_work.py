@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import cbor2
 import pytest
 
-from benchmarks.work import Echo, Image, Vector
+from benchmarks.work import Detections, Echo, Image, TokenUsage, Vector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from benchmarks.work import Work
 
 
-@pytest.mark.parametrize("work", [Echo(100), Echo(10_000), Vector()], ids=str)
+@pytest.mark.parametrize("work", [Echo(100), Echo(10_000), Vector(), Detections(), TokenUsage()], ids=str)
 def test_what_workers_answer_is_what_is_expected(work: Work) -> None:
     for number in (0, 61, 12_345_678):
         output = cbor2.loads(work.entry("id-1", work.delivered(number)))
