@@ -67,43 +67,10 @@ class Echo:
         return self.input(number)
 
 
-@attrs.frozen
-class Vector:
-    """A hundred bytes of text there, 768 floats back, as embedding workers send them."""
-
-    _vectors: tuple[list[float], ...] = attrs.field(init=False, repr=False)
-    _encoded: tuple[bytes, ...] = attrs.field(init=False, repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        # A prime number of them, so that neighbours in a batch differ.
-        chance = random.Random(768)
-        vectors = tuple([chance.gauss(0, 0.05) for _ in range(768)] for _ in range(61))
-        object.__setattr__(self, "_vectors", vectors)
-        object.__setattr__(self, "_encoded", tuple(cbor2.dumps(vector) for vector in vectors))
-
-    def resources(self, number: int) -> list[dict[str, Any]]:
-        return []
-
-    def input(self, number: int) -> dict[str, Any]:
-        return {"text": _text(number, 100)}
-
-    def delivered(self, number: int) -> dict[str, Any]:
-        return self.input(number)
-
-    def entry(self, job_id: str, input: Mapping[str, Any]) -> bytes:
-        return self.answer(job_id, int(input["text"].partition(" ")[0]))
-
-    def answer(self, job_id: str, number: int) -> bytes:
-        encoded = self._encoded[number % len(self._encoded)]
-        # Encoding a vector takes longer than all that the engine does with it.
-        return b"\xa3\x62id%b\x69embedding%b\x65shape\x81\x19\x03\x00" % (cbor2.dumps(job_id), encoded)
-
-    def expected(self, number: int) -> dict[str, Any]:
-        return {"embedding": self._vectors[number % len(self._vectors)], "shape": [768]}
-
-
 class _Canned:
-    """A hundred bytes of text there, one of a few results back, many small items in each."""
+    """A hundred bytes of text there, one of a few results back: to encode one takes longer than all that the
+    engine does with it.
+    """
 
     def __init__(self, results: Sequence[dict[str, Any]]) -> None:
         self._results = results
@@ -134,6 +101,15 @@ class _Canned:
 
 # A prime number of results, so that neighbours in a batch differ.
 _RESULTS: Final = 61
+
+
+class Vector(_Canned):
+    """Back come 768 floats, as embedding workers send them."""
+
+    def __init__(self) -> None:
+        chance = random.Random(768)
+        vectors = [[chance.gauss(0, 0.05) for _ in range(768)] for _ in range(_RESULTS)]
+        super().__init__([{"embedding": vector, "shape": [768]} for vector in vectors])
 
 
 class Detections(_Canned):

@@ -9,7 +9,7 @@ message: `codec`. The engine looks into inputs, so they are decoded in any case;
 
 **Large inputs** are not searched, but stepped over, head by head, without proof, as long as they have few
 items, whose number bounds what the decoder may cost. To walk, decode and encode six messages of a chat took
-30 µs, this 11.
+30 µs, this 13.
 """
 
 from __future__ import annotations
