@@ -47,10 +47,9 @@ REQUESTS: Final = (
     (PAIR[0] + _JOBS, _REQUEST, _THREE[0] + _INPUT),
 )
 
-# The first bytes already tell which of these it can be. With that of `_NO_FORM` nothing begins that is CBOR.
+# The first bytes already tell which of these it can be.
 _TELLING: Final = 6
 _FORMS: Final = {form[0][:_TELLING]: form for form in REQUESTS}
-_NO_FORM: Final = b"\xff", b"", b""
 
 # In larger jobs, on average, the guess is made field by field.
 _SMALL: Final = 1024
@@ -97,7 +96,10 @@ def cut_request(raw: bytes, luck: Luck) -> list[JobRequest] | None:
         raw: One message.
         luck: Of the peer.
     """
-    before, behind, job_head = _FORMS.get(raw[:_TELLING], _NO_FORM)
+    form = _FORMS.get(raw[:_TELLING])
+    if form is None:
+        return None
+    before, behind, job_head = form
     if not raw.startswith(before):
         return None
     if behind:

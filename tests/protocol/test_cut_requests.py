@@ -273,6 +273,7 @@ def contents(job: JobRequest) -> tuple[Any, ...]:
     [
         b"\xa2\x64type\x6eworker_request\x64jobs\x05",
         b"\xa2\x64jobs\x80\x64type\x6eworker_request",
+        b"\xff\x81\xa0",
         request(b"\x05"),
         request(b"\xa2" + JOB[1:-11]),
         request(JOB, b"\xa4" + JOB[1:] + b"\x61x\x05"),
@@ -304,6 +305,7 @@ def contents(job: JobRequest) -> tuple[Any, ...]:
     ids=[
         "no list",
         "other order",
+        "no CBOR",
         "no map",
         "no input",
         "one field more",
