@@ -263,9 +263,17 @@ def test_whatever_cost_something_is_bad_luck(raw: bytes) -> None:
 
 def test_what_is_seen_at_once_is_no_bad_luck() -> None:
     luck = Luck()
-    for raw in (b"\xa0", output(), output(*[entry(1, vector(100))] * 2), output(entry(1, vector(3000)))):
+    for raw in (b"\xa0", output(), output(entry(1, vector(3000)))):
         assert cut_entries(raw, OUTPUTS, luck) is None
-    assert luck.left == 0
+    assert luck.left == luck.pause == 0
+
+
+def test_vectors_are_looked_for_in_one_of_eight_messages() -> None:
+    luck = Luck()
+    vectors, texts = output(*[entry(1, vector(100))] * 2), output(entry(1))
+    assert [cut_entries(raw, OUTPUTS, luck) for raw in [vectors] * 8 + [texts] * 8] == [None] * 16
+    assert cut_entries(texts, OUTPUTS, luck) is not None
+    assert luck.pause == 0
 
 
 def test_a_connection_remembers_its_luck() -> None:
