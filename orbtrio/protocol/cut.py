@@ -53,7 +53,7 @@ _LARGEST: Final = 4096
 # In smaller entries there is nothing that the walk would be better at.
 _MAY_BE_NUMBERS: Final = 200
 
-# After numbers, so many messages are not looked at: the look takes a third of the walk where they come singly.
+# After numbers, so many messages are not looked at: of single vectors the look takes a third of the walk.
 _MORE_NUMBERS: Final = 7
 
 # All ids of one engine begin with the same 16 bytes, and have two and more behind them.
