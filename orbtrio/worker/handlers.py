@@ -137,6 +137,8 @@ class HandlerRunner:
             await trio.lowlevel.checkpoint_if_cancelled()
             if entries:
                 await answer(entries)
+            else:
+                await trio.lowlevel.checkpoint()  # As it is between any two calls, see `_drive_async`.
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:
@@ -234,6 +236,7 @@ def _drive(steps: _Round, call: Callable[[list[Job]], Any]) -> list[Entry]:
 async def _drive_async(
     steps: _Round, call: Callable[[list[Job]], Awaitable[Any]], calls: dict[trio.CancelScope, list[Job]]
 ) -> list[Entry]:
+    called = False
     try:
         jobs = next(steps)
         while True:
@@ -243,8 +246,11 @@ async def _drive_async(
                 try:
                     while True:
                         calls[scope] = running = jobs
-                        # A handler without an await of its own must not keep pings from being answered.
-                        await trio.lowlevel.checkpoint()
+                        # A handler without an await of its own must not keep pings from being answered. Before
+                        # the first call there was another round's answer, or a wait for jobs.
+                        if called:
+                            await trio.lowlevel.checkpoint()
+                        called = True
                         try:
                             result = await call(running)
                         except Exception as error:  # Foreign code, as above.
