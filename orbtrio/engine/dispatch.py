@@ -274,6 +274,8 @@ class Pool:
                 for other in jobs[stop : start + most]:
                     if len(other.wire) > fits or (other.files and not queue.takes(other)):
                         break
+                    if other.affinity is not None:
+                        break  # behind one without a key: it may have its worker already
                     stop += 1
             yield queue, jobs[start:stop]
             if queue is not None:

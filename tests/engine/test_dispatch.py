@@ -498,6 +498,22 @@ async def test_jobs_of_one_key_travel_together(autojump_clock: MockClock) -> Non
     assert [len(batch) for batch in bench.sent[worker]] == [5]
 
 
+async def test_jobs_without_a_key_take_none_along_that_has_one(autojump_clock: MockClock) -> None:
+    """P-12. Of the jobs of one message some name a stream, and some do not."""
+    bench = Bench(affinity_field="k")
+    workers = [bench.worker(max_batch_size=4) for _ in range(2)]
+    mixed = [bench.jobs(1, key=key)[0] for key in (None, "a", None, "b", "a", None, "a", None, "b", None)]
+    bench.pool.deal_new(mixed)
+    await trio.sleep(40)
+    bench.pool.hurry()
+    received = {worker: {name for batch in bench.sent[worker] for name in batch} for worker in workers}
+    for key in ("a", "b"):
+        own = {job.job_id for job in mixed if job.affinity == key}
+        assert any(own <= names for names in received.values())
+    assert sum(map(len, received.values())) == len(mixed)
+    bench.check_books()
+
+
 async def test_key_moves_with_its_jobs_when_its_worker_is_lost(autojump_clock: MockClock) -> None:
     bench = Bench(affinity_field="k")
     first, second = bench.worker(max_batch_size=1), bench.worker(max_batch_size=1)
