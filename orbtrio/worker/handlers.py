@@ -246,8 +246,8 @@ async def _drive_async(
                 try:
                     while True:
                         calls[scope] = running = jobs
-                        # A handler without an await of its own must not keep pings from being answered. Before
-                        # the first call there was another round's answer, or a wait for jobs.
+                        # A handler without an await of its own must not keep pings from being answered.
+                        # Before the first call there was another round's answer, or a wait for jobs.
                         if called:
                             await trio.lowlevel.checkpoint()
                         called = True
