@@ -41,7 +41,7 @@ from orbtrio.engine.sessions import Sessions
 from orbtrio.engine.statistics import render_metrics, snapshot
 from orbtrio.errors import ConfigError, ConnectionLost, JobRefused
 from orbtrio.protocol.messages import EXTENSIONS
-from orbtrio.transport import TransportLimits, open_server_transport
+from orbtrio.transport import TransportLimits, Turns, open_server_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -82,7 +82,7 @@ class Engine:
         self.addresses: tuple[str, ...] = ()
         self._config = config
         self._listen = listen
-        self._limits = TransportLimits(
+        limits = TransportLimits(
             max_message_bytes=config.max_unregistered_message_bytes,
             max_buffered_bytes=config.max_buffered_bytes,
             handshake_timeout=config.handshake_timeout,
@@ -93,6 +93,14 @@ class Engine:
             ping_timeout=config.ping_timeout,
         )
         self._flusher = ClientFlusher()
+        self._turns = Turns()
+        self._open_transport = partial(
+            open_server_transport,
+            announce=EXTENSIONS,
+            limits=limits,
+            flusher=self._flusher,
+            turns=self._turns,
+        )
         self._front = Front(
             allowed_origins=config.allowed_origins,
             allowed_hosts=config.allowed_hosts,
@@ -130,23 +138,24 @@ class Engine:
                 Path(config.store_root), quota_bytes=config.store_quota_bytes
             ) as self._store:
                 self._exchange = Exchange(config, self._store, self._flusher.flush)
-                self._sessions = Sessions(config, self._exchange, self._flusher)
+                self._sessions = Sessions(config, self._exchange, self._flusher, self._turns)
                 listeners: list[trio.SocketListener] = []
                 if self._listen:
                     listeners = await open_listeners(config.server_host, config.server_port)
                 tls = self._tls is not None
                 self.addresses = tuple(listener_url(listener, tls=tls) for listener in listeners)
-                async with open_service_nursery() as services:
-                    services.start_soon(self._exchange.dispatcher.run)
-                    services.start_soon(self._exchange.run_reaper)
-                    try:
-                        await self._serve_connections(listeners, task_status)
-                    finally:
-                        # Cancelled or not: whoever awaits a job in this process is told, not left waiting,
-                        # and conversations end that `handle` serves in tasks of somebody else.
-                        self._stopping.set()
-                        self._exchange.end_all()
-                        self._end_conversations()
+                with self._turns.followed():
+                    async with open_service_nursery() as services:
+                        services.start_soon(self._exchange.dispatcher.run)
+                        services.start_soon(self._exchange.run_reaper)
+                        try:
+                            await self._serve_connections(listeners, task_status)
+                        finally:
+                            # Cancelled or not: whoever awaits a job in this process is told, not left
+                            # waiting, and conversations end that `handle` serves in tasks of somebody else.
+                            self._stopping.set()
+                            self._exchange.end_all()
+                            self._end_conversations()
         finally:
             self._stopping.set()
             self._stopped.set()
@@ -232,9 +241,7 @@ class Engine:
                 head = await self._front.negotiate(stream)
                 if head is None:
                     return
-                async with open_server_transport(
-                    stream, head, peer=peer, limits=self._limits, flusher=self._flusher, announce=EXTENSIONS
-                ) as transport:
+                async with self._open_transport(stream, head, peer=peer) as transport:
                     await self._talk(transport, registered)
             finally:
                 self._conversations.discard(conversation)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from orbtrio.engine.exchange import Exchange
     from orbtrio.engine.queues import WorkerQueue
     from orbtrio.protocol.messages import JobRequest, Message
-    from orbtrio.transport import Transport
+    from orbtrio.transport import Transport, Turns
 
 __all__ = ["Sessions"]
 
@@ -50,6 +50,9 @@ _log = logging.getLogger("orbtrio.engine")
 # Messages of unknown type are skipped so that old engines and new peers mix, but not as a way to keep us
 # busy. P-53, B-71.
 _MAX_UNKNOWN_PER_MINUTE: Final = 100
+
+# One read may bring two thousand jobs, which are 10 ms. After so many we see whether others should go on.
+_STRETCH: Final = 256
 
 # After n refused registrations in a row an address waits n times this long for its next refusal, so that
 # guessing secrets is slow while neighbours behind the same address are served at once. Seconds. B-50.
@@ -85,7 +88,7 @@ class Sessions:
         lost: Connections that ended without a close handshake or fell silent.
     """
 
-    def __init__(self, config: Config, exchange: Exchange, flusher: ClientFlusher) -> None:
+    def __init__(self, config: Config, exchange: Exchange, flusher: ClientFlusher, turns: Turns) -> None:
         self.clients = 0
         self.workers = 0
         self.refusals = 0
@@ -95,6 +98,7 @@ class Sessions:
         self._exchange = exchange
         self._flusher = flusher
         self._flush = flusher.flush
+        self._turns = turns
         self._refused_in_a_row: OrderedDict[str, int] = OrderedDict()
         # The secret as bytes: comparing text in constant time works for ASCII only.
         self._worker_secret = config.worker_secret.encode() if config.worker_secret is not None else None
@@ -225,6 +229,9 @@ class Sessions:
                 message = connection.receive(raw)
                 if type(message) is WorkerOutput:
                     self._exchange.answer(queue, message)
+                    if len(message.entries) >= _STRETCH and self._turns.over:
+                        self._flush()
+                        await self._turns.enter()
                 elif isinstance(message, WorkerProgress):
                     self._exchange.report(queue, message)
                 elif isinstance(message, WorkerDrain):
@@ -289,6 +296,9 @@ class Sessions:
                         if len(jobs) >= most:
                             self._accept_jobs(client, jobs)
                             await _let_others_run()
+                        elif len(jobs) >= _STRETCH and self._turns.over:
+                            self._accept_jobs(client, jobs)
+                            await self._turns.enter()
                         continue
                     self._accept_jobs(client, jobs)
                     if isinstance(message, WorkerRequest):

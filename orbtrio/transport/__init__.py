@@ -4,12 +4,13 @@ The only package that knows the WebSocket library. How bytes travel:
 
     network --Reader--> FrameParser --whole binary messages--> Transport.receive(), called by the session
                              |
-                             +--pings, pongs, close--> ControlStream --> trio-websocket --its own frames--+
+                             +--pings--> Pongs --------------------------------------------------------+
+                             +--pongs, close--> ControlStream --> trio-websocket --its own frames---------+
                                                                                                           v
     network <--Writer, one call per flush-- the outgoing buffer <--Transport.queue(), called by the session
 
 The session's task is the only reader of the network. trio-websocket keeps what is hard to get right and
-happens rarely: upgrade, ping and pong, close handshake. It sits on a Trio stream that shows it control
+happens rarely: upgrade, our own pings, close handshake. It sits on a Trio stream that shows it control
 frames only, and both it and the session write to one buffer, so that frames never interleave.
 
 | module | what it hides |
@@ -18,6 +19,8 @@ frames only, and both it and the session write to one buffer, so that frames nev
 | `pipes` | whether bytes go through a TCP socket of our own or through any other Trio stream |
 | `outgoing` | that the network may take less than we have |
 | `incoming` | who reads when, and that trio-websocket does not get to see data |
+| `turns` | that a turn of Trio's loop must not last, however many sockets are readable |
+| `pongs` | how pings are answered |
 | `connection` | what a connection is: `Transport`, its life and its death |
 | `dial` | a URL, TCP, TLS, and what a server may answer instead of a WebSocket |
 | `opening` | both ends' context managers |
@@ -32,5 +35,13 @@ from __future__ import annotations
 from orbtrio.transport.connection import Transport, TransportLimits
 from orbtrio.transport.opening import open_client_transport, open_server_transport
 from orbtrio.transport.outgoing import Flusher
+from orbtrio.transport.turns import Turns
 
-__all__ = ["Flusher", "Transport", "TransportLimits", "open_client_transport", "open_server_transport"]
+__all__ = [
+    "Flusher",
+    "Transport",
+    "TransportLimits",
+    "Turns",
+    "open_client_transport",
+    "open_server_transport",
+]

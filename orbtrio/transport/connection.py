@@ -21,6 +21,7 @@ from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, describe
 from orbtrio.transport.websocket import ControlStream, announced, ping
 
 if TYPE_CHECKING:
+    from orbtrio.transport.turns import Turns
     from orbtrio.transport.websocket import ReadHead, Upgrade, WebSocket
 
 __all__ = ["Transport", "TransportLimits"]
@@ -75,6 +76,7 @@ class Transport:
         limits: TransportLimits,
         read_head: ReadHead,
         flusher: Flusher | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.peer = peer
         self.announced: frozenset[str] = frozenset()
@@ -84,7 +86,7 @@ class Transport:
         self._parser = FrameParser(
             masked=server, max_message_bytes=limits.max_message_bytes, max_fragments=limits.max_fragments
         )
-        self._reader = Reader(pipe, self._parser)
+        self._reader = Reader(pipe, self._parser, turns)
         self._writer = Writer(
             pipe,
             max_bytes=limits.max_buffered_bytes,
@@ -166,13 +168,12 @@ class Transport:
                 raise self._connection_lost()
             if self._violation is not None:
                 raise self._violation
+            self._control.offer_nowait()
             messages = self._reader.take(most)
-            if self._parser.control:
-                self._control.offer_nowait()
             if messages:
-                return messages
-            if self._parser.control:
-                # trio-websocket lags behind a flood of pings, or behind a peer that reads no pongs.
+                return messages  # pings among them are answered when these have been seen
+            self._control.offer_nowait()
+            if self._control.lags:
                 await self._control.offer()
             elif self._parser.close is not None:
                 await self._answer_close(self._parser.close)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 
     from orbtrio.transport.outgoing import Flusher
+    from orbtrio.transport.turns import Turns
     from orbtrio.transport.websocket import Upgrade
 
 __all__ = ["open_client_transport", "open_server_transport"]
@@ -32,6 +33,7 @@ async def open_server_transport(
     peer: str,
     limits: TransportLimits | None = None,
     flusher: Flusher | None = None,
+    turns: Turns | None = None,
     announce: Collection[str] = (),
 ) -> AsyncIterator[Transport]:
     """Accept a WebSocket whose upgrade request has been read and found good.
@@ -45,6 +47,7 @@ async def open_server_transport(
         peer: The other end, for logs.
         limits: What the connection may cost.
         flusher: Told of frames queued.
+        turns: Who may read much in a turn of the loop, shared by all its connections.
         announce: Names of the extensions that this end understands, for the peer to read in `announced`.
 
     Raises:
@@ -57,7 +60,9 @@ async def open_server_transport(
         return request + end, behind
 
     pipe = _open_pipe(stream, limits)
-    transport = Transport(pipe, server=True, peer=peer, limits=limits, read_head=read_head, flusher=flusher)
+    transport = Transport(
+        pipe, server=True, peer=peer, limits=limits, read_head=read_head, flusher=flusher, turns=turns
+    )
     async with _run(transport, answer_upgrade(announce), trio.current_time() + limits.handshake_timeout):
         yield transport
 

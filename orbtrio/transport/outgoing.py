@@ -34,6 +34,7 @@ class Writer:
         nursery: Where the task runs that writes what did not leave at once; to be set before the first flush.
         unsent: Bytes added that the network has not taken.
         stopped: Whether everything is dropped from now on.
+        written: Bytes that the network has taken so far.
     """
 
     def __init__(
@@ -58,8 +59,13 @@ class Writer:
         self._parts: list[bytes] = []
         self._listed = False
         self._draining = False
-        self._written = 0
+        self.written = 0
         self._progress = trio.lowlevel.ParkingLot()
+
+    @property
+    def end(self) -> int:
+        """What `written` will be when everything added so far has left."""
+        return self.written + self.unsent
 
     def add(self, header: bytes, payload: Sequence[bytes] = (), size: int = 0) -> None:
         """Add a frame to what the next flush writes: header, and payload in parts of `size` bytes."""
@@ -87,7 +93,7 @@ class Writer:
             self._fail(describe(error))
             return
         self.unsent -= sent
-        self._written += sent
+        self.written += sent
         if self._progress:
             # Somebody waits for bytes that nobody had flushed.
             self._progress.unpark_all()
@@ -103,13 +109,17 @@ class Writer:
             trio.BrokenResourceError: the connection ended first.
         """
         self.add(data)
-        due = self._written + self.unsent
+        end = self.end
         self.flush()
-        await trio.lowlevel.checkpoint()
-        while not self.stopped and self._written < due:
-            await self._progress.park()
+        await self.wait_written(end)
         if self.stopped:
             raise trio.BrokenResourceError
+
+    async def wait_written(self, end: int) -> None:
+        """Wait until the network has taken so much since the beginning, or the connection has ended."""
+        await trio.lowlevel.checkpoint()
+        while not self.stopped and self.written < end:
+            await self._progress.park()
 
     async def wait(self, below: int) -> None:
         """Wait until at most `below` bytes are unsent, or the connection has ended."""
@@ -130,7 +140,7 @@ class Writer:
                 with trio.move_on_after(self._timeout) as patience:
                     sent = await self._pipe.send_some(rest)
                     rest = rest[sent:]
-                    self._written += sent
+                    self.written += sent
                     self.unsent -= sent
                     self._progress.unpark_all()
                 if patience.cancelled_caught:

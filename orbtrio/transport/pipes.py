@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+
+if TYPE_CHECKING:
+    from orbtrio.transport.turns import Turns
 
 __all__ = ["BROKEN", "Interrupted", "Pipe", "SocketPipe", "StreamPipe", "describe", "open_pipe"]
 
@@ -39,10 +42,14 @@ class Pipe(Protocol):
     async def receive(self, most: int) -> bytes:
         """Wait for bytes, at most so many; b"" at the end. Cancelling loses nothing."""
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, turns: Turns | None = None) -> int:
         """Wait for bytes, as many as there is room for; how many, 0 at the end. Cancelling loses nothing.
 
         The buffer may be used by others until there are bytes; then it is the caller's until it waits again.
+
+        Args:
+            buffer: Where the bytes go to.
+            turns: They are read in a turn of the loop that has time left; None if that does not matter.
         """
 
     def send_now(self, data: bytes) -> int:
@@ -71,6 +78,7 @@ class SocketPipe:
 
     def __init__(self, sock: socket.socket, *, user_timeout: float) -> None:
         self._socket = sock
+        self._interrupts = 0
         sock.setblocking(False)
         # Not every platform has these, and Unix sockets refuse them. Without the second, a link that
         # went dead with bytes under way is given up after fifteen minutes of retransmission (F-09).
@@ -83,11 +91,13 @@ class SocketPipe:
         buffer = bytearray(most)
         return bytes(memoryview(buffer)[: await self.receive_into(memoryview(buffer))])
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, turns: Turns | None = None) -> int:
         while True:
             self._check_open()
             try:
                 await trio.lowlevel.wait_readable(self._socket)
+                if turns is not None:
+                    await self._enter(turns)
                 return self._socket.recv_into(buffer)
             except BlockingIOError:
                 continue
@@ -95,6 +105,13 @@ class SocketPipe:
                 # `interrupt` and `close` wake us alike.
                 self._check_open()
                 raise Interrupted from None
+
+    async def _enter(self, turns: Turns) -> None:
+        interrupts = self._interrupts
+        await turns.enter()
+        self._check_open()
+        if self._interrupts > interrupts:
+            raise Interrupted
 
     def send_now(self, data: bytes) -> int:
         try:
@@ -116,6 +133,7 @@ class SocketPipe:
             raise trio.ClosedResourceError
 
     def interrupt(self) -> None:
+        self._interrupts += 1
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
 
@@ -139,18 +157,20 @@ class StreamPipe:
         self._receiving: trio.CancelScope | None = None
         self._closed = False
 
-    async def receive(self, most: int) -> bytes:
+    async def receive(self, most: int, turns: Turns | None = None) -> bytes:
         self._check_open()
         with trio.CancelScope() as self._receiving:
             try:
+                if turns is not None:
+                    await turns.enter()
                 return bytes(await self._stream.receive_some(most))
             finally:
                 self._receiving = None
         self._check_open()
         raise Interrupted
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        data = await self.receive(len(buffer))
+    async def receive_into(self, buffer: memoryview, turns: Turns | None = None) -> int:
+        data = await self.receive(len(buffer), turns)
         buffer[: len(data)] = data
         return len(data)
 

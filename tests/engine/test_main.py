@@ -454,7 +454,7 @@ def test_collector_leaves_the_engine_alone() -> None:
     thresholds = gc.get_threshold()
     try:
         program._settle_memory()
-        assert gc.get_threshold() == (100_000, 20, 50)
+        assert gc.get_threshold() == (10_000, 200, 50)
         assert gc.get_freeze_count() > 1000
     finally:
         gc.unfreeze()
