@@ -94,13 +94,7 @@ class Engine:
         )
         self._flusher = ClientFlusher()
         self._turns = Turns()
-        self._open_transport = partial(
-            open_server_transport,
-            announce=EXTENSIONS,
-            limits=limits,
-            flusher=self._flusher,
-            turns=self._turns,
-        )
+        self._open_transport = partial(open_server_transport, limits=limits, announce=EXTENSIONS)
         self._front = Front(
             allowed_origins=config.allowed_origins,
             allowed_hosts=config.allowed_hosts,
@@ -241,7 +235,9 @@ class Engine:
                 head = await self._front.negotiate(stream)
                 if head is None:
                     return
-                async with self._open_transport(stream, head, peer=peer) as transport:
+                async with self._open_transport(
+                    stream, head, peer=peer, flusher=self._flusher, turns=self._turns
+                ) as transport:
                     await self._talk(transport, registered)
             finally:
                 self._conversations.discard(conversation)

@@ -388,9 +388,8 @@ class Transport:
                 self._pipe.interrupt()
                 return
 
-    # Sleep until `due`; whether the session was receiving in the last part of the `span` before it. Silence
-    # is the peer's only while somebody listens: if the session was busy, or the whole process held up,
-    # bytes may be here and unread (F-34, F-36).
+    # Sleep until `due`; whether the session was receiving in the last part of the `span` before it. If not,
+    # silence is not the peer's: bytes may be here and unread (F-34, F-36).
     async def _listen_until(self, due: float, span: float) -> bool:
         await trio.sleep_until(due - span * (1 - _SURE))
         listening = self._reader.waiting

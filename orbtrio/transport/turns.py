@@ -87,11 +87,7 @@ class Turns(trio.abc.Instrument):
                 await trio.lowlevel.checkpoint()
             while self.over:
                 self._most = self._passed
-                if self._let_go > 1:
-                    self._let_go -= 1
-                    await self._stand_in_line(first=True)
-                else:
-                    await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
             if self._passed + 1 >= self._most:  # there may have been time for more
                 self._most = self._passed + 2
         finally:
@@ -101,11 +97,9 @@ class Turns(trio.abc.Instrument):
                 self._let_go += 1
                 trio.lowlevel.reschedule(task)
 
-    async def _stand_in_line(self, *, first: bool = False) -> None:
+    async def _stand_in_line(self) -> None:
         task = trio.lowlevel.current_task()
         self._line[task] = None
-        if first:
-            self._line.move_to_end(task, last=False)
 
         def leave(_: object) -> trio.lowlevel.Abort:
             del self._line[task]
