@@ -944,3 +944,52 @@ async def test_cancelled_on_tcp_half_a_frame_is_never_followed_by_another() -> N
         return theirs, ours
 
     await check_all_cancellations(make_streams, stride=7)
+
+
+# ---- pings, answered at once
+
+
+@kinds
+async def test_pong_says_that_all_before_the_ping_has_been_seen(kind: Kind) -> None:
+    async with server_and_peer(kind) as (transport, peer), trio.open_nursery() as nursery:
+        await peer.send(frame(b"1"), frame(b"seen?", PING))
+        assert await receive_all(transport, 1) == [b"1"]
+        transport.send(b"seen")
+        nursery.start_soon(lost, transport)
+        assert await peer.frame() == (BINARY, b"seen")
+        assert await peer.frame() == (PONG, b"seen?")
+        await peer.send(BYE)
+
+
+@kinds
+async def test_pings_in_front_of_a_close_frame_are_answered_and_those_behind_it_not(kind: Kind) -> None:
+    async with server_and_peer(kind) as (transport, peer):
+        await peer.send(frame(b"before", PING), BYE, frame(b"behind", PING))
+        await lost(transport)
+        assert [payload for opcode, payload in await peer.frames() if opcode == PONG] == [b"before"]
+
+
+@kinds
+async def test_ping_between_fragments_is_answered_before_the_message_is_whole(kind: Kind) -> None:
+    async with server_and_peer(kind) as (transport, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(receive_all, transport, 1)
+        await peer.send(frame(b"half", fin=False), frame(bytes(125), PING))
+        assert await peer.frame() == (PONG, bytes(125))
+        await peer.send(frame(b"whole", CONTINUATION))
+
+
+async def test_a_pong_never_splits_a_message_that_the_network_takes_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    streams = trio.testing.lockstep_stream_pair()
+    async with (
+        server_and_peer("memory", streams=streams) as (transport, peer),
+        trio.open_nursery() as nursery,
+    ):
+        transport.send(bytes(300_000))
+        nursery.start_soon(lost, transport)
+        await peer.send(frame(b"?", PING))
+        assert await peer.frame() == (BINARY, bytes(300_000))
+        assert await peer.frame() == (PONG, b"?")
+        await peer.send(BYE)
+        await peer.frames()

@@ -8,6 +8,7 @@ from orbtrio.errors import RemoteProtocolError
 from orbtrio.transport.frames import FrameParser
 from orbtrio.transport.incoming import Reader
 from orbtrio.transport.pipes import StreamPipe
+from orbtrio.transport.turns import Turns
 from tests.transport.peers import CONTINUATION, PING, TEXT, frame
 
 
@@ -176,3 +177,29 @@ async def test_stall_begins_when_a_message_stops_growing(
         with trio.move_on_after(0):
             await reader.read()
         assert reader.stalled_since == stalled_since
+
+
+async def test_who_brings_much_waits_for_a_turn_with_time_left_and_others_do_not() -> None:
+    time = 0.0
+    turns = Turns(1, lambda: time)
+    theirs, ours = trio.testing.memory_stream_pair()
+    reader = Reader(
+        StreamPipe(ours), FrameParser(masked=True, max_message_bytes=1 << 20, max_fragments=10), turns
+    )
+    with turns.followed(), trio.fail_after(50):
+        await theirs.send_all(frame(bytes(40_000)))
+        await reader.read()
+        assert reader.parser.unparsed == 16 * 1024  # and not more, of somebody who was silent
+        await turns.enter()
+        time += 100
+        done = trio.Event()
+
+        async def read() -> None:
+            await reader.read()
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await done.wait()
+            assert time == 100
+        assert reader.take(None) == [bytes(40_000)]

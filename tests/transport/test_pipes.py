@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import ssl
 
 import pytest
@@ -8,6 +9,7 @@ import trio
 import trio.testing
 
 from orbtrio.transport.pipes import BROKEN, Interrupted, Pipe, SocketPipe, StreamPipe, describe, open_pipe
+from orbtrio.transport.turns import Turns
 from tests.transport.peers import KINDS, Kind, stream_pair
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -146,3 +148,54 @@ def test_description_names_what_really_happened() -> None:
     assert "reset by peer" in describe(ExceptionGroup("", [ExceptionGroup("", [broken])]))
     assert describe(trio.BrokenResourceError("why")) == "why"
     assert describe(trio.ClosedResourceError()) == "ClosedResourceError"
+
+
+@pytest.mark.parametrize("end", ["bytes", "interrupt", "close", "nothing yet"])
+async def test_in_line_for_a_turn_a_socket_hears_what_happens(end: str) -> None:
+    theirs, ours = socket.socketpair()
+    time = 0.0
+    turns = Turns(1, lambda: time)
+    pipe = SocketPipe(ours, user_timeout=10)
+    buffer = bytearray(10)
+    outcome: list[object] = []
+
+    async def receive() -> None:
+        try:
+            outcome.append(await pipe.receive_into(memoryview(buffer), turns))
+        except (Interrupted, trio.ClosedResourceError) as error:
+            outcome.append(type(error))
+
+    async def hold_up() -> None:
+        # Every turn is over as soon as somebody has got in.
+        nonlocal time
+        while True:
+            await turns.enter()
+            time += 100
+            await trio.lowlevel.checkpoint()
+
+    with theirs, turns.followed(), trio.fail_after(50):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(hold_up)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            assert turns.crowded
+            if end == "bytes":
+                theirs.send(b"12345")
+            nursery.start_soon(receive)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            if end == "interrupt":
+                pipe.interrupt()
+            elif end == "close":
+                pipe.close()
+            elif end == "nothing yet":
+                for _ in range(30):
+                    await trio.lowlevel.checkpoint()
+                theirs.send(b"12345")
+            while not outcome:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    expected = {"interrupt": Interrupted, "close": trio.ClosedResourceError}.get(end, 5)
+    assert outcome == [expected]
+    pipe.close()
