@@ -22,6 +22,7 @@ from orbtrio.protocol.messages import (
     WorkerRequest,
 )
 from orbtrio.testing import open_fabric, wait_until_idle
+from orbtrio.transport import Turns
 from tests.engine.neighbours import open_neighbours
 
 if TYPE_CHECKING:
@@ -487,6 +488,36 @@ async def test_requests_that_come_together_find_the_room_that_they_would_find_on
         await wait_until_idle()
         assert fabric.engine.statistics().refused == {}
         assert fabric.engine.statistics().accepted == 600
+
+
+async def test_much_that_one_read_brings_is_done_in_several_turns(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost or refused where a session lets others go on: requests, and a worker's outputs."""
+    entered: list[None] = []
+
+    async def enter(turns: Turns) -> None:
+        entered.append(None)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Turns, "over", True)
+    monkeypatch.setattr(Turns, "enter", enter)
+    async with open_fabric(worker_secret=SECRET) as fabric:
+        worker = await fabric.fake_worker("t", max_batch_size=300)
+        client = await fabric.fake_client(engine_errors=True)
+        jobs = [JobRequest(number, "t", {}) for number in range(600)]
+        for first in range(0, 600, 300):
+            client.send(WorkerRequest(jobs[first : first + 300]))
+        await wait_until_idle()
+        assert fabric.engine.statistics().accepted == 600
+        assert fabric.engine.statistics().refused == {}
+        requests = len(entered)
+        assert requests > 0
+        for _ in range(2):
+            worker.answer(await worker.receive_batch())
+        await wait_until_idle()
+        assert fabric.engine.statistics().answered == 600
+        assert len(entered) > requests
 
 
 async def test_first_message_may_have_64_kib(autojump_clock: MockClock) -> None:
