@@ -92,15 +92,10 @@ class SocketPipe:
         return bytes(memoryview(buffer)[: await self.receive_into(memoryview(buffer))])
 
     async def receive_into(self, buffer: memoryview, turns: Turns | None = None) -> int:
-        crowded = turns is not None and turns.crowded
         while True:
             self._check_open()
             try:
-                # Behind many others it is likely that bytes have come when it is our turn: to look is cheaper
-                # than to be told, and then to wait.
-                if not crowded:
-                    await trio.lowlevel.wait_readable(self._socket)
-                crowded = False
+                await trio.lowlevel.wait_readable(self._socket)
                 if turns is not None:
                     await self._enter(turns)
                 return self._socket.recv_into(buffer)

@@ -69,11 +69,6 @@ class Turns(trio.abc.Instrument):
         """Whether this turn has lasted long enough. One gets through in any case, or none might for ever."""
         return self._passed > 0 and self._now() > self._until
 
-    @property
-    def crowded(self) -> bool:
-        """Whether somebody waits."""
-        return self._let_go > 0
-
     async def enter(self) -> None:
         """Return at once if there is time left in this turn and nobody waits, else in a later one.
 
