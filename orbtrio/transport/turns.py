@@ -14,7 +14,6 @@ at the clock per turn.
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -36,13 +35,14 @@ class Turns(trio.abc.Instrument):
 
     Args:
         budget: Seconds of a turn after which those who bring much wait for the next.
-        now: A clock that runs while a task does. Not Trio's, which may be a mock.
+        now: The clock. A mock's stands still while tasks run, so with one nobody ever waits, and a run of a
+            seed goes the same way however slow the machine is.
     """
 
-    def __init__(self, budget: float = _BUDGET, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, budget: float = _BUDGET, now: Callable[[], float] = trio.current_time) -> None:
         self._budget = budget
         self._now = now
-        self._until = now() + budget
+        self._until = math.inf
         self._passed = 0  # in this turn
         # Those in line, and how many have been let go and had no turn yet. While somebody waits, some are.
         self._line: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
