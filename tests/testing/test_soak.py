@@ -84,13 +84,18 @@ def answer_twice(original: Any, client: RemoteClient, job: Job, output: bytes) -
     original(client, job, output)
 
 
+# A job's id ends in its number.
+def is_one_in_fifty(job: Job) -> bool:
+    return job.job_id.endswith(("00", "50"))
+
+
 def alter_answers(original: Any, client: RemoteClient, job: Job, output: bytes) -> None:
-    original(client, job, output[:-1] + bytes([output[-1] ^ 1]) if job.number % 50 == 0 else output)
+    original(client, job, output[:-1] + bytes([output[-1] ^ 1]) if is_one_in_fifty(job) else output)
 
 
 def answer_somebody_else(original: Any, client: RemoteClient, job: Job, output: bytes) -> None:
     seen.append(client)
-    original(seen[len(seen) // 2] if job.number % 50 == 0 else client, job, output)
+    original(seen[len(seen) // 2] if is_one_in_fifty(job) else client, job, output)
 
 
 seen: list[RemoteClient] = []
