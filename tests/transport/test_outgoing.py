@@ -13,6 +13,8 @@ from orbtrio.transport.outgoing import Flusher, Writer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from orbtrio.transport.turns import Turns
+
 
 class FakePipe:
     """Takes as many bytes at once as the next of `gulps` says; waits for `more` where there is none."""
@@ -46,7 +48,7 @@ class FakePipe:
     async def receive(self, most: int) -> bytes:
         raise NotImplementedError
 
-    async def receive_into(self, buffer: memoryview) -> int:
+    async def receive_into(self, buffer: memoryview, turns: Turns | None = None) -> int:
         raise NotImplementedError
 
     def interrupt(self) -> None:
