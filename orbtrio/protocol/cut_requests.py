@@ -124,7 +124,7 @@ def cut_request(raw: bytes, luck: Luck) -> list[JobRequest] | None:
             rests = raw.split(job_head)
             if len(rests[0]) != start or len(rests) - 1 != members or _MARKER in raw:
                 return None
-            jobs = _jobs(_reordered(rests) if behind else rests, inputs)
+            jobs = _sorted_jobs(rests, inputs) if behind else _jobs(rests, inputs)
     except (IndexError, UnicodeDecodeError):
         jobs = None
     if jobs is None:
@@ -167,16 +167,22 @@ def _wide_ones(jobs: list[JobRequest]) -> list[JobRequest]:
     return wide
 
 
-# What stands behind the beginning of each job, with the input last, as if it had come last.
-def _reordered(rests: list[bytes]) -> list[bytes]:
-    reordered = rests[:1]
+# The jobs, given what stands behind `_INPUT` in each but the first: they have the input first. It must not
+# follow the names where these are read, for an id that is longer than its job would go on in the input.
+def _sorted_jobs(rests: list[bytes], inputs: list[bytes | memoryview]) -> list[JobRequest] | None:
+    names = rests[:1]
+    own_inputs = []
     for rest in islice(rests, 1, None):
-        job_input, found, names = rest.rpartition(_JOB_ID)
-        # With a second input this would make sense, though it did not as it came.
-        if not found or _INPUT in names:
-            raise IndexError
-        reordered.append(names + _INPUT + job_input)
-    return reordered
+        job_input, _, name = rest.rpartition(_JOB_ID)
+        names.append(name + _INPUT)
+        own_inputs.append(job_input)
+    jobs = _jobs(names, inputs)
+    if jobs is None or any(inputs):  # something stands behind another `_INPUT`
+        return None
+    inputs[:] = own_inputs
+    for job, job_input in zip(jobs, own_inputs, strict=True):
+        job.encoded = job_input
+    return jobs
 
 
 # The jobs, given what stands behind `_JOB_ID` in each but the first, which is before them all.

@@ -105,10 +105,10 @@ def _places(raw: bytes) -> list[tuple[int, int]]:
 
 # A key costs 12 units here, not 4 as in `check`: 15,600 resources of three small fields fit, not 25,000.
 def _step_over(scanner: Scanner, places: list[tuple[int, int]]) -> None:
+    scanner.open()  # also what is no map: each is a step of its own here, not one of a run
     if scanner.major() != MAP:
         scanner.skip(2)
         return
-    scanner.open()
     keys: set[bytes] = set()
     for _ in range(scanner.argument()):
         key, start = scanner.key(keys), scanner.at

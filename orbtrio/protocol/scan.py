@@ -247,7 +247,7 @@ class Scanner:
             raise DecodeError("bytes behind the message")
 
     def open(self) -> None:
-        """Pay for a container whose members are stepped over one by one."""
+        """Pay for what is looked at on its own: as for a container."""
         self.work -= _ITEM + _CONTAINER
         if self.work < 0:
             raise DecodeError("too complex")
