@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from orbtrio.protocol import codec, splice
+from orbtrio.protocol.decoding import WALK_ABOVE
 from orbtrio.protocol.messages import MISSING
 from orbtrio.transport import Flusher
 
@@ -32,8 +33,10 @@ __all__ = ["TOO_LARGE", "BatchedClient", "ClientFlusher", "RemoteClient"]
 # What a result comes to that would be too much as lists.
 TOO_LARGE: Final = ("result_too_large", "more numbers than lists may have: ask for typed arrays")
 
-# Beyond this, the answers of one turn are several messages.
-_MAX_TOGETHER: Final = 1 << 20
+# Beyond this, the answers of one turn are several messages. Each may be all that a message may cost (see
+# `scan`): together they would be too complex for a client, and so its connection lost, were they large enough
+# to be asked. Sizes are counted as of single answers, whose heads are longer.
+_MAX_TOGETHER: Final = WALK_ABOVE
 
 # A client is behind once this part of what may be unsent is.
 _BEHIND: Final = 16

@@ -29,7 +29,7 @@ from typing import Final, TypeAlias
 
 from orbtrio.protocol.decoding import CUT_TAGS, NO_ARRAY_TAGS, WALK_ABOVE, load_parts
 from orbtrio.protocol.heads import ARRAY, MAP, argument
-from orbtrio.protocol.scan import ALIKE, WIDTH
+from orbtrio.protocol.scan import ALIKE, ENTRY_DEPTH, WIDTH
 
 __all__ = ["OUTPUTS", "PAIR", "PROGRESS", "Form", "Luck", "cut_entries", "members_of"]
 
@@ -132,7 +132,7 @@ def cut_entries(
         if not parts:
             luck.lost()
             return None
-    values = load_parts(parts, depth=2, tags=NO_ARRAY_TAGS if typed_arrays else CUT_TAGS)
+    values = load_parts(parts, depth=ENTRY_DEPTH, tags=NO_ARRAY_TAGS if typed_arrays else CUT_TAGS)
     if values is None:
         luck.lost()
         return None

@@ -41,6 +41,7 @@ from orbtrio.protocol.arrays import TYPED_ARRAYS, Place, typed_entry
 
 __all__ = [
     "ALIKE",
+    "ENTRY_DEPTH",
     "MAX_DEPTH",
     "MAX_WORK",
     "STRUCTURAL_TAGS",
@@ -54,6 +55,7 @@ __all__ = [
 # Levels of maps, arrays and tags around anything, as the decoder counts them. The spec's messages have eight;
 # whoever walks values later may recurse.
 MAX_DEPTH: Final = 64
+ENTRY_DEPTH: Final = 3  # of a worker's entry: not 2, as in its message, but as in ``worker_responses`` to clients
 
 # Admits a thousand vectors of 768 numbers, a thousand lists of ten detections, or 32 MiB of images.
 MAX_WORK: Final = 1_000_000
@@ -136,8 +138,7 @@ def split_entries(
         DecodeError: outside profile or budget.
     """
     scanner = Scanner(raw)
-    if typed_arrays:
-        scanner.typed = []
+    scanner.typed = [] if typed_arrays else None
     try:
         return _split_entries(scanner, message_type.encode(), field.encode())
     except (IndexError, UnicodeDecodeError) as error:
@@ -175,7 +176,7 @@ def _split_entries(
                 # Not only what the item costs, but also the look for its id.
                 scanner.work -= _CONTAINER
                 start = scanner.at
-                scanner.skip(depth=2)
+                scanner.skip(ENTRY_DEPTH)
                 if scanner.keys is None:
                     continue
                 job_id = _job_id(raw, start, scanner)
@@ -396,5 +397,4 @@ class Scanner:
 # What a text costs beyond being an item. Decoded, each of its characters takes 1, 2 or 4 bytes, as its rarest
 # needs, and while it is being decoded there are two of it.
 def _weight(text: bytes) -> int:
-    size = len(text) if text.isascii() else 2 * getsizeof(text.decode())
-    return size // _BYTES_PER_UNIT
+    return (len(text) if text.isascii() else 2 * getsizeof(text.decode())) // _BYTES_PER_UNIT

@@ -10,6 +10,7 @@ import pytest
 
 from orbtrio.engine.clients import BatchedClient, ClientFlusher, RemoteClient
 from orbtrio.engine.jobs import Job
+from orbtrio.errors import InvalidMessage
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import (
     MISSING,
@@ -138,11 +139,41 @@ def test_a_lone_answer_is_an_ordinary_one() -> None:
 
 def test_many_answers_are_several_messages() -> None:
     client, flusher, sent = a_batched_client()
-    for size in (300_000, 300_000, 300_000, 300_000, 2_000_000, 10, 10):
+    for size in (20_000, 20_000, 20_000, 20_000, 2_000_000, 10, 10):
         client.deliver(a_job(client), codec.output_entry("ours", {"x": "x" * size}))
     flusher.flush()
     lengths = [len(message.responses) if isinstance(message, WorkerResponses) else 1 for message in sent]
     assert lengths == [3, 1, 1, 2]
+
+
+def received(messages: list[bytes]) -> list[Any]:
+    """As our client understands what an engine sends."""
+    asked = frozenset({"batched_responses"})
+    return [codec.decode(raw, unwrap_typed_arrays=True, extensions=asked) for raw in messages]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\x9a\x00\x00\x9c\x40" + b"\xa0" * 40_000, b"\x81" * 60 + b"\x00"],
+    ids=["as complex as possible", "as deep as possible"],
+)
+def test_a_client_can_read_together_what_workers_may_send_singly(value: bytes) -> None:
+    def entries(member: bytes) -> list[tuple[str, bytes]]:
+        output = codec.decode(b"\xa2\x64type\x6dworker_output\x66output\x81\xa2\x62id\x64ours\x61x" + member)
+        assert isinstance(output, WorkerOutput)
+        return output.entries
+
+    client, flusher, _ = a_batched_client()
+    sent: list[bytes] = []
+    client._transport.queue = lambda *parts: sent.append(b"".join(parts))  # type: ignore[method-assign]
+    for _ in range(2):
+        ((_, entry),) = entries(value)
+        client.deliver(a_job(client), entry)
+    flusher.flush()
+    assert sum(len(getattr(message, "responses", [message])) for message in received(sent)) == 2
+    if value.startswith(b"\x81"):
+        with pytest.raises(InvalidMessage, match="levels"):
+            entries(b"\x81" + value)
 
 
 def test_the_first_answer_may_be_the_largest() -> None:
