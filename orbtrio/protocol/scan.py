@@ -55,7 +55,7 @@ __all__ = [
 # Levels of maps, arrays and tags around anything, as the decoder counts them. The spec's messages have eight;
 # whoever walks values later may recurse.
 MAX_DEPTH: Final = 64
-ENTRY_DEPTH: Final = 3  # of a worker's entry: not 2, as in its message, but as in ``worker_responses`` to clients
+ENTRY_DEPTH: Final = 3  # of a worker's entry: not 2, as in its message, but as in ``worker_responses``
 
 # Admits a thousand vectors of 768 numbers, a thousand lists of ten detections, or 32 MiB of images.
 MAX_WORK: Final = 1_000_000
