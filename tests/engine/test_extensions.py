@@ -639,10 +639,10 @@ async def test_answers_that_are_ready_together_travel_together(autojump_clock: M
 async def test_what_the_engine_refuses_travels_together(autojump_clock: MockClock) -> None:
     async with open_fabric(worker_types=("t",)) as fabric:
         client = await extended_client(fabric, "batched_responses")
-        client.submit("unknown", *({} for _ in range(500)))
+        client.submit("unknown", *({} for _ in range(300)))
         await wait_until_idle()
         assert len(client.raw) == 1
-        assert len(kinds(client)) == 500
+        assert len(kinds(client)) == 300
 
 
 async def test_whoever_is_waiting_when_the_engine_stops_is_told(autojump_clock: MockClock) -> None:
