@@ -280,7 +280,7 @@ class Scanner:
 
     def key(self, keys: set[bytes]) -> bytes:
         """Step over a key that is not among `keys` yet, and add it."""
-        if self.major() != _TEXT:
+        if not _TEXT <= self.raw[self.at] < _TEXT + 28:
             raise DecodeError("a key that is no text")
         key = self.text()
         if key in keys:

@@ -127,6 +127,14 @@ def test_refuses_level_65(opened: bytes, innermost: bytes) -> None:
         check(opened * (MAX_DEPTH - 1) + innermost, depth=2)
 
 
+@pytest.mark.parametrize("key", [b"\x7f", b"\x7c", b"\x41a", b"\x00"], ids=bytes.hex)
+def test_says_the_same_of_a_key_wherever_it_stands(key: bytes) -> None:
+    raw = b"\xa1" + key + b"\x00"
+    for walk in (check, lambda raw: split_entries(raw, "worker_output", "output")):
+        with pytest.raises(DecodeError, match="a key that is no text"):
+            walk(raw)
+
+
 @pytest.mark.parametrize(
     ("raw", "problem"),
     [
