@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from orbtrio.engine import exchange, intake, queues
+from orbtrio.engine._disk import LockedDirectory
 from orbtrio.engine.clients import RemoteClient
 from orbtrio.engine.dispatch import Pool
 from orbtrio.engine.exchange import Exchange
@@ -187,6 +188,19 @@ def test_finds_what_is_wrong(
 ) -> None:
     wrong(monkeypatch, owner, name, change)
     with pytest.raises(SoakFailure, match=finding):
+        soak_until_found()
+
+
+async def stop_on_a_stuck_disk(original: Any, life: _soak_life.Life, **manner: bool) -> None:
+    life.stage.disk.stuck = True
+    await original(life, **manner)
+
+
+def test_files_that_a_disk_kept_are_swept_by_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(monkeypatch, _soak_life.Life, "_stop_engine", stop_on_a_stuck_disk)
+    run_soak(Plan(seed=11, jobs=3000, faults=350, hours=4))
+    wrong(monkeypatch, LockedDirectory, "sweep", lambda original, *args: (0, 0))
+    with pytest.raises(SoakFailure, match="has not swept"):
         soak_until_found()
 
 
