@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from orbtrio.errors import ConfigError
+from orbtrio.transport import authority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,7 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
 def listener_url(listener: trio.SocketListener, *, tls: bool) -> str:
     """The WebSocket address of a listening socket."""
     host, port = listener.socket.getsockname()[:2]
-    return f"{'wss' if tls else 'ws'}://{f'[{host}]' if ':' in host else host}:{port}/ws"
+    return f"{'wss' if tls else 'ws'}://{authority(host, port)}/ws"
 
 
 def peer_address(stream: trio.SocketStream) -> str | None:

@@ -36,10 +36,12 @@ from anycorn.typing import ASGIFramework, LifespanState
 from anycorn.utils import wrap_app
 from anycorn.worker_context import WorkerContext
 
+from orbtrio.transport import authority
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["GRACE", "serve"]
+__all__ = ["GRACE", "base_url", "serve"]
 
 logger = logging.getLogger("orbtrio.toolkit.http")
 
@@ -133,7 +135,7 @@ class _Server:
 
 def base_url(host: str, port: int) -> str:
     """Where a server is found: ``http://127.0.0.1:8889``; an address of IPv6 stands in brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{authority(host, port)}"
 
 
 async def serve(

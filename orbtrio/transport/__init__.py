@@ -33,6 +33,7 @@ each message (no cheaper, and back-pressure becomes the callback's business).
 from __future__ import annotations
 
 from orbtrio.transport.connection import Transport, TransportLimits
+from orbtrio.transport.dial import authority
 from orbtrio.transport.opening import open_client_transport, open_server_transport
 from orbtrio.transport.outgoing import Flusher
 from orbtrio.transport.turns import Turns
@@ -42,6 +43,7 @@ __all__ = [
     "Transport",
     "TransportLimits",
     "Turns",
+    "authority",
     "open_client_transport",
     "open_server_transport",
 ]

@@ -19,7 +19,7 @@ from orbtrio.transport.pipes import Pipe, describe
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Target", "read_answer"]
+__all__ = ["Target", "authority", "read_answer"]
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 16 * 1024
@@ -40,6 +40,11 @@ _HINTS: Final = {
     "429": "the server has had enough of this address for now",
     "503": "the server is full or stopping; try again later",
 }
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as they stand in a URL (RFC 3986, section 3.2): an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.frozen
@@ -82,7 +87,7 @@ class Target:
         return cls(host, port or (443 if secure else 80), secure, resource)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
 
     async def connect(
         self,
