@@ -159,8 +159,9 @@ class Transport:
         For one task at a time. Cancelling loses nothing.
         """
         if self._parser.missing <= 0:
-            # Held back: there may be no reason to wait below.
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # held back: there may be no reason to wait below
+        if not self.closed:  # pings among messages that have been seen now
+            self._control.offer_nowait()
         while True:
             if self._farewell is not None:
                 await self._ended.wait()
@@ -168,10 +169,9 @@ class Transport:
                 raise self._connection_lost()
             if self._violation is not None:
                 raise self._violation
-            self._control.offer_nowait()
             messages = self._reader.take(most)
             if messages:
-                return messages  # pings among them are answered when these have been seen
+                return messages
             self._control.offer_nowait()
             if self._control.lags:
                 await self._control.offer()

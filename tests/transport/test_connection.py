@@ -950,10 +950,11 @@ async def test_cancelled_on_tcp_half_a_frame_is_never_followed_by_another() -> N
 
 
 @kinds
-async def test_pong_says_that_all_before_the_ping_has_been_seen(kind: Kind) -> None:
+@pytest.mark.parametrize("message", [b"1", bytes(40_000)], ids=["small read", "large read"])
+async def test_pong_says_that_all_before_the_ping_has_been_seen(kind: Kind, message: bytes) -> None:
     async with server_and_peer(kind) as (transport, peer), trio.open_nursery() as nursery:
-        await peer.send(frame(b"1"), frame(b"seen?", PING))
-        assert await receive_all(transport, 1) == [b"1"]
+        await peer.send(frame(message), frame(b"seen?", PING))
+        assert await receive_all(transport, 1) == [message]
         transport.send(b"seen")
         nursery.start_soon(lost, transport)
         assert await peer.frame() == (BINARY, b"seen")
