@@ -81,12 +81,25 @@ def test_wrong_books_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         run_soak(TINY)
 
 
-def test_a_file_that_goes_too_early_or_too_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_goes_too_early_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_soak_life, "files_below", lambda root: [])
     with pytest.raises(SoakFailure, match="files of open jobs are missing"):
         run_soak(Plan(seed=2, jobs=3000, faults=20, hours=1))
-    monkeypatch.setattr(_soak_life, "files_below", lambda root: ["r0-0.txt"])
+
+
+def test_a_file_that_goes_too_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    after(
+        monkeypatch,
+        "_start_engine",
+        lambda life: (life.stage.config.store_root / "r0-0.txt").write_text("x"),
+    )
     with pytest.raises(SoakFailure, match=r"of jobs that have ended: \['r0'\]"):
+        run_soak(TINY)
+
+
+def test_a_file_that_a_new_engine_has_not_swept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_soak_life, "files_below", lambda root: ["r0-0.txt"])
+    with pytest.raises(SoakFailure, match=r"a new engine listens, and has not swept \['r0-0.txt'\]"):
         run_soak(TINY)
 
 
