@@ -36,6 +36,7 @@ engine and a worker that know how; what each knows, they tell each other when th
 
 from __future__ import annotations
 
+from orbtrio._polling import busy_polling
 from orbtrio.client import Client, ClientLimits, ClientStatistics, Job, JobResult, JobStream, connect
 from orbtrio.engine.config import Config
 from orbtrio.engine.server import Engine, open_engine
@@ -79,6 +80,7 @@ __all__ = [
     "ProtocolError",
     "ResourceRejected",
     "WorkerSettings",
+    "busy_polling",
     "connect",
     "open_engine",
     "run_program",

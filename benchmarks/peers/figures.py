@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from benchmarks.peers.system import Setting
 
-__all__ = ["SCALE", "Cost", "Lone", "Report", "Round", "Row", "behind"]
+__all__ = ["SCALE", "Cost", "Lone", "Report", "Round", "Row", "behind", "best"]
 
 # Jobs that costs are told for.
 SCALE: Final = 100_000
@@ -122,7 +122,8 @@ class Row:
         versions: Of its parts.
         costs: By size of the jobs, in bytes.
         lone: By setting; 100 B.
-        beside: What lone jobs of the reference took in the same minutes; None for a reference.
+        beside: What lone jobs of the reference took in the same minutes, with the settings that suit it best;
+            None for a reference.
     """
 
     name: str
@@ -138,7 +139,12 @@ class Row:
     @property
     def best_lone(self) -> Lone:
         """With the settings that suit a lone job best."""
-        return min(self.lone.values(), key=lambda lone: lone.p50)
+        return best(self.lone)
+
+
+def best(lone: Mapping[Setting, Lone]) -> Lone:
+    """That with the settings that suit a lone job best."""
+    return min(lone.values(), key=lambda each: each.p50)
 
 
 @attrs.frozen(kw_only=True)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from benchmarks.peers.figures import Cost, Lone, Round, Row
+from benchmarks.peers.figures import Cost, Lone, Round, Row, best
 from benchmarks.peers.system import Setting, versions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from benchmarks.peers.system import System
@@ -58,13 +59,13 @@ class Stage:
 
     def __init__(self, system: System, setting: Setting = Setting.THROUGHPUT) -> None:
         self.system = system
-        self._setting = setting
+        self.setting = setting
 
     def __enter__(self) -> Stage:
         # What is printed to stderr must never block it, so it goes to a file.
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.stage", self.system.name, self._setting],
+            [sys.executable, "-m", "benchmarks.peers.stage", self.system.name, self.setting],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -160,25 +161,31 @@ class Pair:
 
     def row(self) -> Row:
         """The peer's."""
-        latencies = [seconds for each in self.ours.lone.values() for seconds in each]
         return _row(
             self.peer,
             reference=self.reference.name,
             costs={size: Cost.of(self.theirs.costs[size], self.ours.costs[size]) for size in SIZES},
-            lone={setting: Lone.of(seconds) for setting, seconds in self.theirs.lone.items()},
-            beside=Lone.of(latencies),
+            lone=_lone([self.theirs]),
+            beside=best(_lone([self.ours])),
         )
 
 
 def pooled_row(reference: System, pairs: list[Pair]) -> Row:
     """The reference's, of all its rounds beside whomever."""
-    lone = [seconds for pair in pairs for each in pair.ours.lone.values() for seconds in each]
     return _row(
         reference,
         reference=None,
         costs={size: Cost.of([each for pair in pairs for each in pair.ours.costs[size]]) for size in SIZES},
-        lone={Setting.THROUGHPUT: Lone.of(lone)},
+        lone=_lone([pair.ours for pair in pairs]),
     )
+
+
+def _lone(several: Sequence[_Rounds]) -> dict[Setting, Lone]:
+    pooled: dict[Setting, list[float]] = {}
+    for rounds in several:
+        for setting, latencies in rounds.lone.items():
+            pooled.setdefault(setting, []).extend(latencies)
+    return {setting: Lone.of(latencies) for setting, latencies in pooled.items()}
 
 
 def run_pair(peer: System, reference: System, effort: Effort) -> Pair:
@@ -188,8 +195,9 @@ def run_pair(peer: System, reference: System, effort: Effort) -> Pair:
         StageFailed: one of them does not do its work.
     """
     pair = Pair(peer=peer, reference=reference)
-    for setting in peer.settings:
-        with Stage(reference) as ours, Stage(peer, setting) as theirs:
+    for setting in dict.fromkeys([*peer.settings, *reference.settings]):
+        ours_set, theirs_set = (_nearest(system, setting) for system in (reference, peer))
+        with Stage(reference, ours_set) as ours, Stage(peer, theirs_set) as theirs:
             stages = ((ours, pair.ours), (theirs, pair.theirs))
             if setting is Setting.THROUGHPUT:
                 for size in SIZES:
@@ -208,8 +216,13 @@ def run_pair(peer: System, reference: System, effort: Effort) -> Pair:
             for _ in range(effort.rounds):
                 for stage, rounds, jobs in lone:
                     _, latencies = stage.measure(jobs=jobs, size=SIZES[0], in_flight=1)
-                    rounds.lone.setdefault(setting, []).extend(latencies)
+                    rounds.lone.setdefault(stage.setting, []).extend(latencies)
     return pair
+
+
+# One that has no settings of its own for latency is measured with those it has, beside one that has.
+def _nearest(system: System, setting: Setting) -> Setting:
+    return setting if setting in system.settings else Setting.THROUGHPUT
 
 
 def _row(system: System, **figures: Any) -> Row:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio._polling import busy_polling
 from orbtrio.engine.config import load
 from orbtrio.engine.server import open_engine
 from orbtrio.errors import ConfigError, OrbError
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     _raise_file_limit()
     try:
         with _logging(_LEVELS[config.log_level]):
-            trio.run(_serve, config)
+            trio.run(_serve, config, **busy_polling(config.busy_poll_us / 1e6))
     except _CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -58,7 +58,9 @@ _AFFINITY: Final = {"video_segmentation": "cross_job_id", "motion_energy": "medi
 class Config:
     """Settings of an engine. All have defaults: ``Config(worker_secret="…")`` serves this machine.
 
-    Durations are seconds, sizes bytes. Secrets do not appear in its repr.
+    Durations are seconds, sizes bytes. Secrets do not appear in its repr. `busy_poll_us` and `log_level` are
+    for ``python -m orbtrio.engine``; whoever embeds an engine has a log and a loop of his own
+    (`orbtrio.busy_polling`).
 
     Raises:
         ConfigError: a value cannot work; says which and what was expected.
@@ -163,6 +165,12 @@ class Config:
     )
     grace_period: float = setting(
         seconds(zero=True), 30.0, "ORB_GRACE_PERIOD", "For open jobs to end, once the engine is told to stop."
+    )
+    busy_poll_us: int = setting(
+        whole(0, 1_000_000),
+        0,
+        "ORB_BUSY_POLL_US",
+        "Microseconds to look for more before sleeping; lone jobs are answered sooner, for CPU time.",
     )
     allowed_origins: tuple[str, ...] = setting(
         TEXTS, (), "ORB_ALLOWED_ORIGINS", "Web pages that may connect, as https://host[:port]; *: all."

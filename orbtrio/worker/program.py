@@ -22,6 +22,7 @@ import click
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio._polling import busy_polling
 from orbtrio.errors import ConfigError
 from orbtrio.worker.runtime import run_worker
 from orbtrio.worker.settings import VARIABLES, WorkerSettings
@@ -68,7 +69,7 @@ def run_program(
             settings = WorkerSettings.from_environ(worker_type=worker_type)
             log_to_stderr(settings.log_level)
             options = {"batched": batched, "concurrency": concurrency, "with_jobs": with_jobs}
-            trio.run(_serve, load, settings, options)
+            trio.run(_serve, load, settings, options, **busy_polling(settings.busy_poll_us / 1e6))
         except ConfigError as error:
             raise _Unusable(str(error)) from None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["VARIABLES", "Variable", "WorkerSettings"]
 
 _LOG_LEVELS: Final = ("debug", "info", "warn", "warning", "error")
+_MOST_MICROSECONDS: Final = 1_000_000
 
 
 @attrs.frozen
@@ -47,6 +48,9 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "CUDA_VISIBLE_DEVICES": Variable(None, "Which GPUs to use, e.g. 0; read by the model's library."),
     "ORB_INLINE_RESOURCES": Variable(
         "0", "1 if the engine's disk is not this machine's: it sends files along."
+    ),
+    "ORB_BUSY_POLL_US": Variable(
+        "0", "Microseconds to look for more before sleeping; lone jobs are answered sooner, for CPU time."
     ),
     "LOG_LEVEL": Variable("info", "debug, info, warn or error."),
 }
@@ -93,6 +97,13 @@ def _latency(settings: WorkerSettings, attribute: attrs.Attribute[float], value:
         raise ConfigError(f"MAX_LATENCY_MS is {value * 1000:g}: set it to a number of milliseconds above 0")
 
 
+def _microseconds(settings: WorkerSettings, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 0 <= value <= _MOST_MICROSECONDS:
+        raise ConfigError(
+            f"ORB_BUSY_POLL_US is {value}: set it to a whole number from 0 to {_MOST_MICROSECONDS}"
+        )
+
+
 def _log_level(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
     if value.lower() not in _LOG_LEVELS:
         raise ConfigError(f"LOG_LEVEL is {value!r}: set it to one of debug, info, warn, error")
@@ -113,6 +124,8 @@ class WorkerSettings:
         model_id: Which model to load; None for the builtin one. The runtime only carries it to ``load``.
         inline_resources: The engine's disk is not this machine's: it is asked to send files along with the
             jobs that name them.
+        busy_poll_us: Microseconds without work after which a worker program sleeps, see
+            `orbtrio.busy_polling`.
         log_level: Of the program's log: ``debug``, ``info``, ``warn`` or ``error``.
 
     Raises:
@@ -126,6 +139,7 @@ class WorkerSettings:
     max_latency: float = attrs.field(default=30.0, validator=_latency)
     model_id: str | None = None
     inline_resources: bool = False
+    busy_poll_us: int = attrs.field(default=0, validator=_microseconds)
     log_level: str = attrs.field(default="info", validator=_log_level)
 
     @classmethod
@@ -153,6 +167,8 @@ class WorkerSettings:
             values["max_latency"] = _number("MAX_LATENCY_MS", given, float) / 1000
         if given.get("MODEL_ID", "builtin") != "builtin":
             values["model_id"] = given["MODEL_ID"]
+        if "ORB_BUSY_POLL_US" in given:
+            values["busy_poll_us"] = _number("ORB_BUSY_POLL_US", given, int)
         if "ORB_INLINE_RESOURCES" in given:
             values["inline_resources"] = _flag("ORB_INLINE_RESOURCES", given)
         for name in ("SERVER_URL", "LOG_LEVEL"):

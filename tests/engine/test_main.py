@@ -27,6 +27,7 @@ import pytest
 import trio
 from websockets.sync.client import connect
 
+from orbtrio._polling import busy_polling
 from orbtrio.engine import __main__ as program
 from orbtrio.engine.__main__ import main
 
@@ -432,6 +433,13 @@ class TestLogs:
         os.close(writer)
         os.close(reader)
         assert done.stdout == b"said all\n"
+
+
+def test_loop_polls_if_it_is_told_to(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks: list[Any] = []
+    monkeypatch.setattr(trio, "run", lambda *_, **options: clocks.append(options.get("clock")))
+    assert [main([], environ), main([], environ | {"ORB_BUSY_POLL_US": "500"})] == [0, 0]
+    assert [type(clock) for clock in clocks] == [type(None), type(busy_polling(0.0005)["clock"])]
 
 
 def test_descriptors_up_to_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
+from orbtrio._polling import busy_polling
 from orbtrio.errors import ConfigError
 from orbtrio.worker import program, run_program
 from orbtrio.worker.settings import VARIABLES
@@ -134,6 +136,19 @@ def test_model_is_loaded_in_a_thread_with_the_settings(monkeypatch: pytest.Monke
     ((worker_type, model_id, thread),) = seen
     assert (worker_type, model_id) == ("echo", "tiny")
     assert thread is not threading.main_thread()
+
+
+def test_loop_polls_if_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORB_BUSY_POLL_US", "500")
+    clocks: list[Any] = []
+
+    def load(settings: WorkerSettings) -> Any:
+        clocks.append(trio.from_thread.run_sync(trio.lowlevel.current_clock))
+        send_signal()
+        return lambda job_input: {}
+
+    assert exit_status(load) == 0
+    assert isinstance(clocks[0], type(busy_polling(0.0005)["clock"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -35,6 +35,7 @@ def test_every_variable_is_read() -> None:
             "MAX_LATENCY_MS": "12.5",
             "MODEL_ID": "org/model",
             "ORB_INLINE_RESOURCES": "1",
+            "ORB_BUSY_POLL_US": "500",
             "LOG_LEVEL": "DEBUG",
         }
     )
@@ -46,6 +47,7 @@ def test_every_variable_is_read() -> None:
         max_latency=0.0125,
         model_id="org/model",
         inline_resources=True,
+        busy_poll_us=500,
         log_level="DEBUG",
     )
 
@@ -115,6 +117,9 @@ def test_secret_is_in_no_repr() -> None:
         ("MAX_LATENCY_MS", "inf", "above 0"),
         ("MAX_LATENCY_MS", "soon", "a number, e.g. 30000"),
         ("ORB_INLINE_RESOURCES", "maybe", "set it to 1 or 0"),
+        ("ORB_BUSY_POLL_US", "0.5", "a whole number, e.g. 32"),
+        ("ORB_BUSY_POLL_US", "-1", "from 0 to 1000000"),
+        ("ORB_BUSY_POLL_US", "1000001", "from 0 to 1000000"),
         ("LOG_LEVEL", "loud", "debug, info, warn, error"),
     ],
 )

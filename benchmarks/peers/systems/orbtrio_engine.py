@@ -5,8 +5,8 @@ Over a connection for each job on its way, as HTTP servers are asked, by a stock
 extension: every job is a message, and so is every answer; nothing but batches on the way to the worker is
 saved.
 
-All settings are the defaults, those of a lone job too: the worker is eager, so a job waits only while the
-worker is busy.
+All settings are the defaults: the worker is eager, so a job waits only while the worker is busy. For latency
+engine, worker and the client of ours look for more for a while before they sleep.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 __all__ = ["BY_CLIENT", "BY_CONNECTIONS"]
 
 _TYPE: Final = "echo"
+# Microseconds, ORB_BUSY_POLL_US: twice what a lone job takes.
+_POLLING: Final = {Setting.THROUGHPUT: 0, Setting.LATENCY: 500}
 _BINARY: Final = 0x82  # the first byte of a frame with a whole binary message
 # For all frames: nobody in between needs confusing here, and the receiver's work is the same.
 _KEY: Final = os.urandom(4)
 
 
-def _start(servers: Servers) -> int:
+def _start(servers: Servers, setting: Setting) -> int:
     port = free_port()
     secret = os.urandom(16).hex()
+    poll = str(_POLLING[setting])
     servers.start_python(
         "-m",
         "orbtrio.engine",
@@ -51,13 +54,18 @@ def _start(servers: Servers) -> int:
             "WORKER_SECRET": secret,
             "WORKER_TYPES": _TYPE,
             "XDG_DATA_HOME": str(servers.directory),
+            "ORB_BUSY_POLL_US": poll,
         },
     )
     # It need not wait for the engine: it tries again until that listens.
     servers.start_python(
         "-m",
         "benchmarks.peers.programs.orbtrio_echo",
-        environment={"WORKER_SECRET": secret, "SERVER_URL": f"ws://127.0.0.1:{port}/ws"},
+        environment={
+            "WORKER_SECRET": secret,
+            "SERVER_URL": f"ws://127.0.0.1:{port}/ws",
+            "ORB_BUSY_POLL_US": poll,
+        },
     )
     servers.wait_for_port(port)
     return port
@@ -67,10 +75,13 @@ def _start(servers: Servers) -> int:
 def _serve_client(servers: Servers, setting: Setting) -> Iterator[Ask]:
     import trio
 
-    port = _start(servers)
+    import orbtrio
+
+    port = _start(servers, setting)
+    polling = orbtrio.busy_polling(_POLLING[setting] / 1e6)
 
     def ask(texts: Sequence[str], in_flight: int, meter: Meter) -> Answers:
-        return trio.run(_ask_by_client, f"ws://127.0.0.1:{port}/ws", texts, in_flight, meter)
+        return trio.run(_ask_by_client, f"ws://127.0.0.1:{port}/ws", texts, in_flight, meter, **polling)
 
     yield ask
 
@@ -116,7 +127,7 @@ async def _ask_many(client: orbtrio.Client, texts: Sequence[str], in_flight: int
 
 @contextmanager
 def _serve_connections(servers: Servers, setting: Setting) -> Iterator[Ask]:
-    yield partial(ask_over_connections, _WebSocket(_start(servers)))
+    yield partial(ask_over_connections, _WebSocket(_start(servers, setting)))
 
 
 class _WebSocket:
@@ -187,7 +198,10 @@ def _frame(payload: bytes) -> bytes:
 
 
 _PACKAGES: Final = ("orbtrio", "trio", "trio-websocket", "cbor2", "websockets")
-_SETTINGS: Final = {Setting.THROUGHPUT: "the defaults: batches of 32, eager; async handler"}
+_SETTINGS: Final = {
+    Setting.THROUGHPUT: "the defaults: batches of 32, eager; async handler",
+    Setting.LATENCY: f"ORB_BUSY_POLL_US={_POLLING[Setting.LATENCY]}",
+}
 
 BY_CLIENT: Final = System(
     name="orbtrio",

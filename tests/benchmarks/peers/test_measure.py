@@ -29,6 +29,7 @@ PEER: Final = attrs.evolve(
     asked=Asked.CLIENT,
     settings={Setting.THROUGHPUT: "some", Setting.LATENCY: "others"},
 )
+PLAIN: Final = attrs.evolve(PEER, name="plain", settings={Setting.THROUGHPUT: "these"})
 BROKEN: Final = attrs.evolve(PEER, name="broken")
 
 
@@ -46,8 +47,8 @@ class FakeStage(Stage):
     def measure(self, *, jobs: int, size: int, in_flight: int) -> tuple[Round, list[float]]:
         if self.system is BROKEN:
             raise StageFailed("no job is answered")
-        self.orders.append((self.system.name, self._setting, size, in_flight))
-        seconds = 0.004 if self.system is PEER else 0.001
+        self.orders.append((self.system.name, self.setting, size, in_flight))
+        seconds = 0.004 if self.system in (PEER, PLAIN) else 0.001 if self.setting == "throughput" else 0.0005
         took = jobs * seconds
         figures = Round(jobs=jobs, cpu=took, load_cpu=took / 10, seconds=took, jobs_per_batch=16)
         return figures, [seconds] * jobs
@@ -76,12 +77,21 @@ def test_rounds_of_a_pair_take_turns_and_settings_are_measured_by_themselves(
     ours, theirs = BY_CLIENT.name, PEER.name
     of_size = [name for name, _, size, in_flight in orders if size == 10_000 and in_flight == 256]
     assert of_size == [ours, ours, theirs, theirs, *[ours, theirs] * 2]
-    assert [name for name, setting, *_ in orders if setting == "latency"] == [theirs] * 4
+    of_latency = [name for name, setting, *_ in orders if setting == "latency"]
+    assert of_latency == [ours, ours, theirs, theirs, *[ours, theirs] * 2]
     row = pair.row()
     assert {size: cost.ratio for size, cost in row.costs.items()} == pytest.approx({100: 4, 10_000: 4})
     assert {setting: lone.jobs for setting, lone in row.lone.items()} == dict.fromkeys(PEER.settings, 200)
     assert row.beside is not None
-    assert (row.beside.p50, row.beside.jobs) == (0.001, 2000)
+    assert (row.beside.p50, row.beside.jobs) == (0.0005, 2000)
+
+
+def test_one_without_settings_for_latency_is_measured_again_with_those_it_has(
+    orders: list[tuple[str, str, int, int]],
+) -> None:
+    row = run_pair(PLAIN, BY_CLIENT, Effort(rounds=2, seconds=1.0)).row()
+    assert {name for name, setting, *_ in orders if setting == "latency"} == {BY_CLIENT.name}
+    assert {setting: lone.jobs for setting, lone in row.lone.items()} == {Setting.THROUGHPUT: 400}
 
 
 def test_a_reference_is_the_sum_of_its_rounds_beside_whomever(
@@ -92,7 +102,11 @@ def test_a_reference_is_the_sum_of_its_rounds_beside_whomever(
     assert row.reference is None
     assert row.costs[100].rounds == 4
     assert row.costs[100].cpu == pytest.approx(100)
-    assert row.best_lone.jobs == 4000
+    assert {setting: lone.jobs for setting, lone in row.lone.items()} == {
+        Setting.THROUGHPUT: 2000,
+        Setting.LATENCY: 4000,
+    }
+    assert row.best_lone is row.lone[Setting.LATENCY]
 
 
 def test_the_program_writes_what_it_was_asked_for(
