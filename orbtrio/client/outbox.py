@@ -48,7 +48,11 @@ __all__ = ["Outbox"]
 # Enough to make the cost of a frame vanish, and few enough that no engine chokes on one message.
 _MAX_JOBS: Final = 512
 
-# So many ids are less than 64 KiB, which an engine decodes without walking through it first.
+# An engine bounds what decoding a message may cost; up to here it is below that whatever the jobs hold, and
+# one job alone has been proved when it was encoded.
+_MAX_JOB_BYTES: Final = 64 * 1024
+
+# So many ids are less than that.
 _MAX_CANCELLED: Final = 4096
 
 # Jobs that have ended stay in the queues, as ids, until there are so many more of them than of living ones.
@@ -207,16 +211,19 @@ class Outbox:
         """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits."""
         tickets: list[Ticket] = []
         known: set[str] = set()
-        size = 0
+        size = job_size = 0
         while self._waiting:
             ticket = self._open.get(self._waiting[0])
             if ticket is not None:
+                job_size += len(ticket.wire)
                 size += len(ticket.wire)
                 for resource in ticket.resources:
                     if resource.resource_id not in known:
                         known.add(resource.resource_id)
                         size += len(resource.data) + RESOURCE_OVERHEAD
-                if tickets and (size > self._max_request_bytes or len(tickets) == _MAX_JOBS):
+                if tickets and (
+                    size > self._max_request_bytes or job_size > _MAX_JOB_BYTES or len(tickets) == _MAX_JOBS
+                ):
                     break
                 tickets.append(ticket)
             self._waiting.popleft()

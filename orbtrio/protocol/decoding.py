@@ -135,15 +135,15 @@ def _text_keys(value: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
     return value
 
 
-def load(raw: bytes, tags: Tags) -> Any:
-    """Decode exactly one item.
+def load(raw: bytes, tags: Tags, *, budgets: int = 1) -> Any:
+    """Decode exactly one item; `budgets` as in `scan.check`.
 
     Raises:
         DecodeError: outside profile or budget.
     """
     walked = len(raw) > WALK_ABOVE
     if walked:
-        scan.check(raw)
+        scan.check(raw, budgets=budgets)
     given = raw
     mark, mark_item = _mark
     if tags is not ENGINE_TAGS:
@@ -234,17 +234,18 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: CutTags
     return items
 
 
-def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
+def decode_item(raw: bytes, *, typed_arrays: bool = False, budgets: int = 1) -> Any:
     """Decode one item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
 
     Args:
         raw: One item.
         typed_arrays: Typed arrays and long lists of floats are to be arrays.
+        budgets: As in `scan.check`.
 
     Raises:
         DecodeError: outside profile or budget.
     """
-    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS)
+    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS, budgets=budgets)
     if typed_arrays and type(item) in (dict, list):
         arrays.pack_lists(item)
     return item

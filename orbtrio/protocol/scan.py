@@ -102,17 +102,17 @@ _SHORTEST_RUN: Final = 8
 _LONGEST_RUN: Final = 256
 
 
-def check(raw: bytes, *, depth: int = 0) -> None:
+def check(raw: bytes, *, depth: int = 0, budgets: int = 1) -> None:
     """Prove that `raw` is one CBOR item within profile and budget.
 
     Args:
-        raw: One item.
         depth: The number of containers that it stands in, or will.
+        budgets: How many it may use up; of a batch each job had one.
 
     Raises:
         DecodeError: it is not. Decoding it might have been expensive.
     """
-    scanner = Scanner(raw)
+    scanner = Scanner(raw, budgets)
     try:
         scanner.skip(depth)
         scanner.finish()
@@ -230,10 +230,10 @@ class Scanner:
 
     __slots__ = ("at", "id_at", "keys", "raw", "typed", "work")
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, budgets: int = 1) -> None:
         self.raw = raw
         self.at = 0
-        self.work = MAX_WORK
+        self.work = budgets * MAX_WORK
         self.keys: set[bytes] | None = None  # of the item skipped last, if it was a map
         self.id_at = 0  # where the value of its `id` stands, if it has one
         self.typed: list[Place] | None = None  # of the typed arrays so far, if they are of interest

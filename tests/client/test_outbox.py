@@ -104,6 +104,16 @@ def test_requests_stay_below_the_limit_and_a_larger_job_goes_alone(outbox: Outbo
     assert sent(outbox) == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
+def test_jobs_are_together_never_more_than_an_engine_decodes_in_any_case(owner: Owner) -> None:
+    """Resources are only bytes, and jobs that share them should stay together."""
+    outbox = Outbox(max_request_bytes=1 << 30, probe_time=0.5)
+    large = Resource("image-2", "image", bytes(200_000))
+    for job_id in "abcdefgh":
+        add(outbox, owner, job_id, size=20_000, resources=(large,))
+    add(outbox, owner, "i", size=100_000)
+    assert sent(outbox) == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"], ["i"]]
+
+
 def test_a_request_has_at_most_512_jobs(outbox: Outbox, owner: Owner) -> None:
     outbox = Outbox(max_request_bytes=1 << 30, probe_time=0.5)
     for number in range(1025):

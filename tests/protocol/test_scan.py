@@ -210,6 +210,13 @@ def test_the_budget_is_what_the_table_says(item: bytes, cost: int) -> None:
         check(array(*[item] * (affordable + 1)))
 
 
+def test_a_batch_has_as_many_budgets_as_jobs() -> None:
+    affordable = (3 * MAX_WORK - 16) // 16
+    check(array(*[b"\xa0"] * affordable), budgets=3)
+    with pytest.raises(DecodeError, match="too complex"):
+        check(array(*[b"\xa0"] * (affordable + 1)), budgets=3)
+
+
 def test_numbers_in_a_run_cost_a_unit_each() -> None:
     pieces = MAX_WORK // (4 + 256) - 1
     for number in (b"\x00", b"\x18\x20", b"\xf9\x3c\x00", b"\xfa" + bytes(4), b"\xfb" + bytes(8)):

@@ -96,6 +96,28 @@ async def test_backlog_is_bounded_and_the_link_survives_it(
     assert any("not reading more" in line for line in caplog.messages)
 
 
+# --- Budget -----------------------------------------------------------------------------------------------
+
+
+# 10,000 boxes are 70 % of what a message may cost.
+BOXES = [{"id": number, "label": "cat", "box": [number, 1000 * number, 0.5, 7]} for number in range(10_000)]
+
+
+async def test_batch_may_cost_what_each_of_its_jobs_may(
+    engine: FakeEngine, start: Start, autojump_clock: MockClock
+) -> None:
+    async def count(job_input: dict[str, Any]) -> dict[str, Any]:
+        return {"boxes": len(job_input["boxes"])}
+
+    worker = start(count)
+    async with engine.registered() as link:
+        jobs = {f"job-{number}": {"boxes": BOXES} for number in range(4)}
+        link.send_jobs(**jobs)
+        results = await link.receive_results(4)
+        assert {job_id: result["boxes"] for job_id, result in results.items()} == dict.fromkeys(jobs, 10_000)
+        worker.cancel()
+
+
 # --- Side by side -----------------------------------------------------------------------------------------
 
 
