@@ -93,7 +93,6 @@ def decode(
     *,
     unwrap_typed_arrays: bool = False,
     typed_arrays: bool = False,
-    budgets: int = 1,
     extensions: frozenset[str] = EXTENSIONS,
     luck: Luck | None = None,
 ) -> Message:
@@ -103,7 +102,6 @@ def decode(
         raw: One whole binary message.
         unwrap_typed_arrays: For endpoints: JavaScript's byte arrays become bytes. The engine passes them on.
         typed_arrays: Likewise: typed arrays and long lists of floats are to be arrays.
-        budgets: Likewise: how often it may cost what a message may, as in `scan.check`.
         extensions: What the two ends agreed on; messages of others are unknown.
         luck: Of the peer, who has sent messages before.
 
@@ -128,10 +126,7 @@ def decode(
         entries = _decode_progress(raw, extensions, luck)
     if entries is not None:
         return entries
-    if unwrap_typed_arrays:
-        wire = decode_item(raw, typed_arrays=typed_arrays, budgets=budgets)
-    else:
-        wire = images.load_message(raw)
+    wire = decode_item(raw, typed_arrays=typed_arrays) if unwrap_typed_arrays else images.load_message(raw)
     if type(wire) is not dict:
         raise DecodeError("expected a map")
     # JavaScript sends `undefined` for what is absent. It is the byte f7, so most messages need no search.

@@ -45,6 +45,10 @@ __all__ = [
 # Up to here the worst message takes 50 ms unwalked, and a walk would double the time for every request.
 WALK_ABOVE: Final = 64 * 1024
 
+# A batch may have a thousand jobs, each of which had a budget when it came to the engine, and one that is
+# refused is never answered. What endpoints get is bounded in bytes, and by their engine.
+_ENDPOINT_BUDGETS: Final = 1000
+
 _PAIR: Final = head_of(ARRAY, 2)
 
 
@@ -234,18 +238,17 @@ def load_parts(parts: Sequence[bytes | memoryview], *, depth: int, tags: CutTags
     return items
 
 
-def decode_item(raw: bytes, *, typed_arrays: bool = False, budgets: int = 1) -> Any:
+def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
     """Decode one item at an endpoint: JavaScript's byte arrays become bytes, other tags stay opaque.
 
     Args:
         raw: One item.
         typed_arrays: Typed arrays and long lists of floats are to be arrays.
-        budgets: As in `scan.check`.
 
     Raises:
         DecodeError: outside profile or budget.
     """
-    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS, budgets=budgets)
+    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS, budgets=_ENDPOINT_BUDGETS)
     if typed_arrays and type(item) in (dict, list):
         arrays.pack_lists(item)
     return item

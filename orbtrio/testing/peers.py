@@ -18,7 +18,6 @@ import trio
 from orbtrio.errors import ConnectionLost, InvalidMessage, RemoteProtocolError
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import (
-    MAX_BATCH_SIZE,
     BatchJob,
     CancelJobs,
     CancelRequest,
@@ -171,8 +170,7 @@ class ScriptedPeer:
             for raw in await transport.receive():
                 self.raw.append(raw)
                 try:
-                    message = codec.decode(raw, unwrap_typed_arrays=True, budgets=MAX_BATCH_SIZE)
-                    self._arrived.append(message)
+                    self._arrived.append(codec.decode(raw, unwrap_typed_arrays=True))
                 except InvalidMessage as error:
                     raise RemoteProtocolError(str(error), close_code=error.close_code) from error
                 self._changed.unpark_all()

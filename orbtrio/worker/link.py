@@ -21,9 +21,8 @@ would be a stranger's. All jobs of a lost link are cancelled, so that a handler 
 Messages are decoded here without `protocol.Connection`. Its table ends a conversation at the first message
 out of place, and rightly so for the engine, which talks to strangers. A worker has one engine, of any make
 and version; if that says something odd, to hang up would cost it all jobs in hand and bring it nothing. So
-what is odd is logged and skipped. And a batch may cost as much as its jobs might when they came to the engine
-one by one: jobs that are skipped are never answered. The other way round it is strict: nothing is sent that
-the engine has not announced it understands (P-60).
+what is odd is logged and skipped. The other way round it is strict: nothing is sent that the engine has not
+announced it understands (P-60).
 """
 
 from __future__ import annotations
@@ -77,7 +76,6 @@ class Link:
         preparer: Prepares, if there is anything to.
         files: Where to keep files that come with batches, if they may.
         extensions: Those that both ends know.
-        max_batch_size: Most jobs of a batch, as registered.
         drain_timeout: Seconds to wait for an engine that was asked to let us go.
     """
 
@@ -89,7 +87,6 @@ class Link:
         preparer: Preparer | None,
         files: InlineFiles | None,
         extensions: frozenset[str],
-        max_batch_size: int,
         drain_timeout: float,
     ) -> None:
         self._transport = transport
@@ -97,7 +94,6 @@ class Link:
         self._preparer = preparer
         self._files = files
         self._extensions = extensions
-        self._max_batch_size = max_batch_size
         self._drain_timeout = drain_timeout
         self._typed_arrays = "typed_arrays" in extensions
         self._outbox = Outbox(transport, typed_arrays=self._typed_arrays)
@@ -179,12 +175,7 @@ class Link:
     # What is wrong with it; "" if nothing is.
     def _take_in(self, raw: bytes) -> str:
         try:
-            message = codec.decode(
-                raw,
-                unwrap_typed_arrays=True,
-                budgets=self._max_batch_size,
-                extensions=self._extensions,
-            )
+            message = codec.decode(raw, unwrap_typed_arrays=True, extensions=self._extensions)
         except InvalidMessage as error:
             return f"skipped a message: {one_line(error)}"
         if isinstance(message, CancelJobs):

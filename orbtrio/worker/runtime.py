@@ -273,8 +273,7 @@ class _Worker:
                             started = True
                         self._idle = None
                         agreed = self._extensions & transport.announced
-                        link = self._start_link(transport, extensions=agreed, max_batch_size=size)
-                        await link.serve(self._stop)
+                        await self._start_link(transport, extensions=agreed).serve(self._stop)
             except (ConnectionLost, RemoteProtocolError) as loss:
                 if self._stop.is_set():
                     logger.info("the link has ended: %s", one_line(loss))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from orbtrio.conformance.model import Role
 from orbtrio.conformance.simulation import Crashed
@@ -217,3 +217,20 @@ class FullBatchRefused(ModelWorker):
         if len(jobs) >= self.max_batch_size:
             return [{"id": self.id_of(job), "error": "too many jobs"} for job in jobs]
         return super().answers(jobs)
+
+
+@mutant("worker-intricate-batch-skipped", kills=("ORB-WRK-16",), role=Role.WORKER)
+class IntricateBatchSkipped(ModelWorker):
+    """Bounds what decoding a message may cost, and has a bound for one job in mind."""
+
+    def on_batch(self, message: dict[str, Any], jobs: list[Any]) -> None:
+        if _items(message) <= _MOST_ITEMS:
+            super().on_batch(message, jobs)
+
+
+_MOST_ITEMS: Final = 100_000
+
+
+def _items(value: Any) -> int:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(_items, members))

@@ -35,6 +35,7 @@ class TestWorkers(WorkerCases):
         "worker-garbage-for-nothing": "no entries for a batch without jobs",
         "worker-dies-on-empty-batch": "the target's process ended",
         "worker-full-batch-refused": "7 of them get an error",
+        "worker-intricate-batch-skipped": "no answer to job-",
     }
 
 
