@@ -5,10 +5,10 @@ caches that others have used. A lone job wakes engine, worker, engine and client
 all the code that runs. A loop that keeps asking instead is there when the answer comes.
 
 Trio asks its clock how long it may sleep, and only when no task can run. So a clock is all that it takes: it
-says "not at all" until a span has passed in which no task has run. Before each look it gives the processor to
-whoever else could use it: with three such processes on two processors a lone job took 1.2 ms without that,
-and 0.4 with it. Rejected: a task that does checkpoints, 8 us for each look where this needs 2, and which
-somebody has to start.
+says "not at all" until a span has passed in which no task has run; as an instrument it sees them run. Before
+each look it gives the processor to whoever else could use it: with three such processes on two processors a
+lone job took 1.2 ms without that, and 0.4 with it. Rejected: a task that does checkpoints, 8 us for each look
+where this needs 2, and which somebody has to start.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -28,28 +28,26 @@ __all__ = ["busy_polling"]
 _YIELD: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not on every system
 
 
-def busy_polling(span: float) -> dict[str, Any]:
-    """Arguments for `trio.run`, with which its loop looks for news again and again before it sleeps.
+def busy_polling(span: float) -> trio.abc.Clock | None:
+    """A clock for `trio.run`, with which its loop looks for news again and again before it sleeps.
 
     ```python
-    trio.run(main, **orbtrio.busy_polling(0.0005))
+    trio.run(main, clock=orbtrio.busy_polling(0.0005))
     ```
 
     An engine, a worker or a client then notices a lone job, or its answer, sooner. It costs a processor's
-    time, as far as nobody else wants it, while jobs come and for `span` after the last; an idle loop sleeps.
-    ``python -m orbtrio.engine`` and worker programs do it where ``ORB_BUSY_POLL_US`` is set.
+    time, as far as nobody else wants it, while jobs come and for `span` after the last; where processor time
+    is rationed, as in containers, it uses that up. An idle loop sleeps. ``python -m orbtrio.engine`` and
+    worker programs do it where ``ORB_BUSY_POLL_US`` is set.
 
     Args:
         span: Seconds without work after which the loop sleeps; to be longer than what it waits for takes, so
             0.0002 to 0.001 where models are quick. 0: sleeps at once, as Trio does.
 
     Returns:
-        ``clock`` and ``instruments``; nothing for 0.
+        None, which stands for Trio's own clock, for 0.
     """
-    if span <= 0:
-        return {}
-    clock = _PollingClock(span)
-    return {"clock": clock, "instruments": [clock]}
+    return _PollingClock(span) if span > 0 else None
 
 
 class _PollingClock(trio.abc.Clock, trio.abc.Instrument):
@@ -62,7 +60,7 @@ class _PollingClock(trio.abc.Clock, trio.abc.Instrument):
         self._until = 0.0
 
     def start_clock(self) -> None:
-        pass
+        trio.lowlevel.add_instrument(self)
 
     def current_time(self) -> float:
         return self._offset + self._now()

@@ -82,7 +82,7 @@ def test_two_loops_do_not_have_the_same_time(time: Time) -> None:
 
 
 def test_no_span_is_no_change() -> None:
-    assert busy_polling(0) == {}
+    assert busy_polling(0) is None
 
 
 class Waits(trio.abc.Instrument):
@@ -104,18 +104,19 @@ class Waits(trio.abc.Instrument):
 
 def test_a_run_polls_and_then_sleeps() -> None:
     steps = count(1000, 0.001)  # a look at the clock takes a millisecond
-    clock = _PollingClock(SPAN, lambda: next(steps))
     waits = Waits()
-    trio.run(waits.wait, clock=clock, instruments=[clock, waits])
+    trio.run(waits.wait, clock=_PollingClock(SPAN, lambda: next(steps)), instruments=[waits])
     (sleep,) = [index for index, seconds in enumerate(waits.seconds) if seconds > 0]
     # Trio itself asks for the time once between two looks.
     assert sleep == pytest.approx(SPAN / 0.002, abs=5)
 
 
-def test_a_run_may_be_given_what_comes_back() -> None:
+def test_with_a_span_that_does_not_end_it_never_sleeps() -> None:
     async def nap() -> float:
         began = trio.current_time()
         await trio.sleep(0.001)
         return trio.current_time() - began
 
-    assert 0.001 <= trio.run(nap, **orbtrio.busy_polling(0.0002)) < 60
+    waits = Waits()
+    assert 0.001 <= trio.run(nap, clock=orbtrio.busy_polling(1e6), instruments=[waits]) < 60
+    assert set(waits.seconds) == {0}

@@ -63,8 +63,8 @@ class ClientLimits:
         connect_timeout: Until the first connection must be up.
         job_timeout: For a job that is submitted without a timeout: the engine's five minutes and some slack,
             so that an engine that gives no answer is not waited for in vain.
-        max_request_bytes: Jobs, 64 KiB of them or one, are packed with their resources into requests of at
-            most so many bytes. Stock engines refuse 1 MiB.
+        max_request_bytes: Largest request, resources included. Of jobs it holds 31,250 bytes, or one. Stock
+            engines refuse 1 MiB.
         max_job_bytes: A single job, with its resources, may be larger than that, up to this: an engine takes
             messages of 32 MiB.
         shortest_pause: Before the first attempt to reconnect. It doubles with each attempt that was of no

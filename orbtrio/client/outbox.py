@@ -36,6 +36,7 @@ from orbtrio.client.tickets import RESOURCE_OVERHEAD, Carrier
 from orbtrio.errors import JobError, JobRefused, JobTimedOut
 from orbtrio.protocol.codec import encode, request_parts, resource_entry
 from orbtrio.protocol.messages import CancelRequest
+from orbtrio.protocol.values import UNCOUNTED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +49,7 @@ __all__ = ["Outbox"]
 # Enough to make the cost of a frame vanish, and few enough that no engine chokes on one message.
 _MAX_JOBS: Final = 512
 
-# An engine bounds what decoding a message may cost; up to here it is below that whatever the jobs hold, and
-# one job alone has been proved when it was encoded.
-_MAX_JOB_BYTES: Final = 64 * 1024
-
-# So many ids are less than that.
+# So many ids are less than 64 KiB, which an engine decodes without walking through it first.
 _MAX_CANCELLED: Final = 4096
 
 # Jobs that have ended stay in the queues, as ids, until there are so many more of them than of living ones.
@@ -208,7 +205,11 @@ class Outbox:
         return [encode(request)]
 
     def next_request(self, now: float) -> list[bytes] | None:
-        """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits."""
+        """The next message, in parts: as many waiting jobs as fit, each resource once; None if none waits.
+
+        An engine closes the connection over a message that costs too much to decode. Jobs together stay below
+        that whatever they hold; one alone has been proved, without its resources, when it was encoded.
+        """
         tickets: list[Ticket] = []
         known: set[str] = set()
         size = job_size = 0
@@ -222,7 +223,7 @@ class Outbox:
                         known.add(resource.resource_id)
                         size += len(resource.data) + RESOURCE_OVERHEAD
                 if tickets and (
-                    size > self._max_request_bytes or job_size > _MAX_JOB_BYTES or len(tickets) == _MAX_JOBS
+                    size > self._max_request_bytes or job_size > UNCOUNTED_BYTES or len(tickets) == _MAX_JOBS
                 ):
                     break
                 tickets.append(ticket)

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     _raise_file_limit()
     try:
         with _logging(_LEVELS[config.log_level]):
-            trio.run(_serve, config, **busy_polling(config.busy_poll_us / 1e6))
+            trio.run(_serve, config, clock=busy_polling(config.busy_poll_us / 1e6))
     except _CannotStart as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -46,7 +46,8 @@ __all__ = [
 WALK_ABOVE: Final = 64 * 1024
 
 # A batch may have a thousand jobs, each of which had a budget when it came to the engine, and one that is
-# refused is never answered. What endpoints get is bounded in bytes, and by their engine.
+# refused is never answered. So endpoints have none in effect: what they get is bounded in bytes, and by their
+# engine.
 _ENDPOINT_BUDGETS: Final = 1000
 
 _PAIR: Final = head_of(ARRAY, 2)

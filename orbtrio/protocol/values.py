@@ -20,7 +20,11 @@ import cbor2
 from orbtrio.errors import InvalidMessage
 from orbtrio.protocol import arrays, scan
 
-__all__ = ["encode_value"]
+__all__ = ["UNCOUNTED_BYTES", "encode_value"]
+
+# Of so many, even the costliest (an empty map is one byte and 16 units) are half of what a message may cost.
+# So much may be put into one without counting; the other half is for what stands around it.
+UNCOUNTED_BYTES: Final = scan.MAX_WORK // 32
 
 
 def encode_value(value: Any, *, typed_arrays: bool | None = None) -> bytes:
@@ -42,7 +46,7 @@ def encode_value(value: Any, *, typed_arrays: bool | None = None) -> bytes:
             raw = cbor2.dumps(value)
     except (cbor2.CBORError, ValueError) as error:
         raise InvalidMessage(f"cannot be encoded: {error}") from error
-    if not plain or len(raw) > _WALK_ABOVE:
+    if not plain or len(raw) > UNCOUNTED_BYTES:
         scan.check(raw, depth=2)  # it will stand in a list in a message
     return raw
 
@@ -58,8 +62,7 @@ def _writing(*, typed: bool) -> dict[str, Any]:
 _AS_TYPED_ARRAYS: Final = _writing(typed=True)
 _AS_LISTS: Final = _writing(typed=False)
 
-# Of so many bytes, not even the costliest are too much for a message; and so many levels are none too many.
-_WALK_ABOVE: Final = 32 * 1024
+# So many levels are none too many.
 _DEEP: Final = 48
 
 # Most values are of the first kind. In the second are their subclasses, and what another peer may have sent.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from orbtrio._nursery import open_service_nursery
+from orbtrio._polling import busy_polling
 from orbtrio.errors import ConfigError
 from orbtrio.toolkit.process import EngineUnusable, kill_engines
 from orbtrio.toolkit.settings import load
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         # A line for each call of the engine, with its URL and whatever token that holds, is nobody's wish.
         for library in ("anycorn", "coredis", "httpcore2", "httpx2"):
             logging.getLogger(library).setLevel(logging.WARNING)
-        trio.run(_serve, settings, environ)
+        trio.run(_serve, settings, environ, clock=busy_polling(settings.worker.busy_poll_us / 1e6))
     except ConfigError as error:
         print(f"error: {error}\nsee python -m orbtrio.toolkit --help", file=sys.stderr)
         return 2

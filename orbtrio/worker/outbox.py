@@ -23,6 +23,7 @@ import trio
 from orbtrio.errors import ConnectionLost, InvalidMessage
 from orbtrio.protocol import codec
 from orbtrio.protocol.messages import WorkerOutput, WorkerProgress
+from orbtrio.protocol.values import UNCOUNTED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,10 +38,8 @@ Entry: TypeAlias = tuple[str, bytes]
 # Spec, "Worker Output", sets no limit; the engine takes messages of 16 MiB. Room for the envelope is left.
 MAX_ENTRY_BYTES: Final = 16 * 1024 * 1024 - 1024
 
-# Entries travel in messages of this size, larger ones alone. An engine bounds what decoding a message may
-# cost; in 64 KiB even the costliest CBOR stays below it. The spec's own limit of trouble, 1 MiB in stock
-# libraries, is far away.
-_MESSAGE_BYTES: Final = 64 * 1024
+# Entries travel in messages of `UNCOUNTED_BYTES`, larger ones alone: an engine hangs up on a worker whose
+# message costs too much to decode. The limit of stock libraries, 1 MiB, is far away.
 
 # Unsent bytes beyond which computing waits for an engine that does not read.
 _MOST_UNSENT: Final = 4 * 1024 * 1024
@@ -90,7 +89,7 @@ class Outbox:
             if threading.get_ident() != self._thread:
                 if self._size + self._transport.buffered_bytes > _MOST_UNSENT:
                     trio.from_thread.run(self._wait_room, trio_token=self._event_loop)
-            elif self._size > _MESSAGE_BYTES:
+            elif self._size > UNCOUNTED_BYTES:
                 # From a task that may not let go of the event loop for long.
                 self._send_reports()
 
@@ -125,7 +124,7 @@ def _portions(entries: list[Entry]) -> Iterator[list[Entry]]:
     part: list[Entry] = []
     size = 0
     for entry in entries:
-        if part and size + len(entry[1]) > _MESSAGE_BYTES:
+        if part and size + len(entry[1]) > UNCOUNTED_BYTES:
             yield part
             part, size = [], 0
         part.append(entry)

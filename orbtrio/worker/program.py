@@ -69,7 +69,7 @@ def run_program(
             settings = WorkerSettings.from_environ(worker_type=worker_type)
             log_to_stderr(settings.log_level)
             options = {"batched": batched, "concurrency": concurrency, "with_jobs": with_jobs}
-            trio.run(_serve, load, settings, options, **busy_polling(settings.busy_poll_us / 1e6))
+            trio.run(_serve, load, settings, options, clock=busy_polling(settings.busy_poll_us / 1e6))
         except ConfigError as error:
             raise _Unusable(str(error)) from None
 

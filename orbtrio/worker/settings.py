@@ -181,8 +181,8 @@ def _number(name: str, given: Mapping[str, str], kind: type[int] | type[float]) 
     try:
         return kind(given[name])
     except ValueError:
-        example = "a whole number, e.g. 32" if kind is int else "a number, e.g. 30000"
-        raise ConfigError(f"{name} is {given[name]!r}: set it to {example}") from None
+        expected = "a whole number" if kind is int else "a number, e.g. 30000"
+        raise ConfigError(f"{name} is {given[name]!r}: set it to {expected}") from None
 
 
 def _flag(name: str, given: Mapping[str, str]) -> bool:

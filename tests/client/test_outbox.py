@@ -56,11 +56,13 @@ def add(
     job_id: str,
     *,
     size: int = 0,
+    empties: int = 0,
     resources: tuple[Resource, ...] = (),
     timeout: float = 1.0,
 ) -> Ticket:
     references = [{"__type": "resource-ref", "id": resource.resource_id} for resource in resources]
-    wire = request_job(job_id, "t", {"padding": bytes(size), "references": references})
+    padding: object = [{}] * empties or bytes(size)
+    wire = request_job(job_id, "t", {"padding": padding, "references": references})
     ticket = Ticket(job_id, wire, resources, measure(wire, resources), timeout, timeout, owner)
     outbox.add(ticket)
     return ticket
@@ -104,14 +106,24 @@ def test_requests_stay_below_the_limit_and_a_larger_job_goes_alone(outbox: Outbo
     assert sent(outbox) == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
-def test_jobs_are_together_never_more_than_an_engine_decodes_in_any_case(owner: Owner) -> None:
-    """Resources are only bytes, and jobs that share them should stay together."""
-    outbox = Outbox(max_request_bytes=1 << 30, probe_time=0.5)
-    large = Resource("image-2", "image", bytes(200_000))
-    for job_id in "abcdefgh":
-        add(outbox, owner, job_id, size=20_000, resources=(large,))
-    add(outbox, owner, "i", size=100_000)
-    assert sent(outbox) == [["a", "b", "c"], ["d", "e", "f"], ["g", "h"], ["i"]]
+def test_what_travels_together_is_never_too_much_for_an_engine(owner: Owner) -> None:
+    """Here each job alone costs the tenth part of what a message may, in 6,250 bytes."""
+    outbox = Outbox(max_request_bytes=900 * 1024, probe_time=0.5)
+    outbox.link_up(frozenset({"engine_errors"}))
+    shared = Resource("document-1", "document", b"x" * 850_000 + "\U0001f600".encode())
+    names = [f"{number:02}" for number in range(16)]
+    for name in names:
+        add(outbox, owner, name, empties=6250, resources=(shared,)).tells_timeout = True
+    together = sent(outbox)  # which decodes them as an engine does
+    assert [name for jobs in together for name in jobs] == names
+    assert [len(jobs) for jobs in together] == [4, 4, 4, 4]
+
+
+def test_a_job_that_is_larger_travels_alone(owner: Owner) -> None:
+    outbox = Outbox(max_request_bytes=900 * 1024, probe_time=0.5)
+    for name, size in (("a", 100), ("b", 100_000), ("c", 100)):
+        add(outbox, owner, name, size=size)
+    assert sent(outbox) == [["a"], ["b"], ["c"]]
 
 
 def test_a_request_has_at_most_512_jobs(outbox: Outbox, owner: Owner) -> None:

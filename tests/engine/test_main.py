@@ -27,7 +27,6 @@ import pytest
 import trio
 from websockets.sync.client import connect
 
-from orbtrio._polling import busy_polling
 from orbtrio.engine import __main__ as program
 from orbtrio.engine.__main__ import main
 
@@ -437,9 +436,10 @@ class TestLogs:
 
 def test_loop_polls_if_it_is_told_to(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     clocks: list[Any] = []
-    monkeypatch.setattr(trio, "run", lambda *_, **options: clocks.append(options.get("clock")))
+    monkeypatch.setattr(program, "busy_polling", lambda span: f"clock of {span:g} s")
+    monkeypatch.setattr(trio, "run", lambda *_, clock: clocks.append(clock))
     assert [main([], environ), main([], environ | {"ORB_BUSY_POLL_US": "500"})] == [0, 0]
-    assert [type(clock) for clock in clocks] == [type(None), type(busy_polling(0.0005)["clock"])]
+    assert clocks == ["clock of 0 s", "clock of 0.0005 s"]
 
 
 def test_descriptors_up_to_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import trio.testing
 
 from orbtrio.errors import ConnectionLost, InvalidMessage
 from orbtrio.protocol import codec
+from orbtrio.protocol.messages import WorkerOutput
 from orbtrio.worker import outbox as outbox_module
 from orbtrio.worker.outbox import Outbox
 
@@ -107,6 +108,16 @@ async def test_reports_of_a_thread_come_in_order_and_before_the_answer(
     assert transport.sent[-1] == {"type": "worker_output", "output": [{"id": "a", "data": b""}]}
 
 
+async def test_results_that_travel_together_are_never_too_much_for_an_engine(
+    outbox: Outbox, transport: FakeTransport
+) -> None:
+    """Here each alone costs the tenth part of what a message may, in 6,250 bytes."""
+    dense = [(f"{number:02}", codec.output_entry(f"{number:02}", {"x": [{}] * 6250})) for number in range(16)]
+    await outbox.answer(dense)
+    together = [codec.decode(cbor2.dumps(message)) for message in transport.sent]
+    assert [len(message.entries) for message in together if isinstance(message, WorkerOutput)] == [4, 4, 4, 4]
+
+
 async def test_reports_leave_by_themselves_and_together(outbox: Outbox, transport: FakeTransport) -> None:
     """From the event loop, or from a thread while the event loop is busy."""
 
@@ -140,13 +151,13 @@ async def test_task_that_never_lets_go_fills_no_memory(outbox: Outbox, transport
 async def test_messages_stay_small(outbox: Outbox, transport: FakeTransport) -> None:
     def work() -> None:
         for n in range(9):
-            outbox.report("a", {"data": bytes(1_000_000 if n == 4 else 30_000)})
+            outbox.report("a", {"data": bytes(1_000_000 if n == 4 else 15_000)})
 
     # In the event loop's own thread: nothing leaves meanwhile.
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    await outbox.answer(entries(*"abcdef", size=30_000))
+    await outbox.answer(entries(*"abcdef", size=15_000))
     assert [len(message.get("progress") or message["output"]) for message in transport.sent] == [
         *(2, 2, 1, 2, 2),
         *(2, 2, 2),

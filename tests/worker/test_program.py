@@ -140,6 +140,13 @@ def test_model_is_loaded_in_a_thread_with_the_settings(monkeypatch: pytest.Monke
 
 def test_loop_polls_if_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORB_BUSY_POLL_US", "500")
+    spans: list[float] = []
+
+    def note(span: float) -> trio.abc.Clock | None:
+        spans.append(span)
+        return busy_polling(span)
+
+    monkeypatch.setattr(program, "busy_polling", note)
     clocks: list[Any] = []
 
     def load(settings: WorkerSettings) -> Any:
@@ -148,7 +155,8 @@ def test_loop_polls_if_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda job_input: {}
 
     assert exit_status(load) == 0
-    assert isinstance(clocks[0], type(busy_polling(0.0005)["clock"]))
+    assert spans == [0.0005]
+    assert type(clocks[0]) is type(busy_polling(0.0005))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -342,7 +342,7 @@ async def test_many_results_travel_in_several_small_messages(
     worker = start()
     sizes: list[int] = []
     async with engine.registered() as link:
-        inputs = {f"job-{n}": {"data": bytes(30_000)} for n in range(8)}
+        inputs = {f"job-{n}": {"data": bytes(15_000)} for n in range(8)}
         inputs["large"] = {"data": bytes(5_000_000)}
         link.send_jobs(**inputs)
         seen: set[str] = set()

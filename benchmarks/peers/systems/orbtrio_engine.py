@@ -78,10 +78,10 @@ def _serve_client(servers: Servers, setting: Setting) -> Iterator[Ask]:
     import orbtrio
 
     port = _start(servers, setting)
-    polling = orbtrio.busy_polling(_POLLING[setting] / 1e6)
 
     def ask(texts: Sequence[str], in_flight: int, meter: Meter) -> Answers:
-        return trio.run(_ask_by_client, f"ws://127.0.0.1:{port}/ws", texts, in_flight, meter, **polling)
+        clock = orbtrio.busy_polling(_POLLING[setting] / 1e6)
+        return trio.run(_ask_by_client, f"ws://127.0.0.1:{port}/ws", texts, in_flight, meter, clock=clock)
 
     yield ask
 
@@ -207,7 +207,7 @@ BY_CLIENT: Final = System(
     name="orbtrio",
     serve=_serve_client,
     asked=Asked.CLIENT,
-    settings=_SETTINGS,
+    settings=_SETTINGS | {Setting.LATENCY: f"{_SETTINGS[Setting.LATENCY]}, and the client polls likewise"},
     packages=_PACKAGES,
 )
 BY_CONNECTIONS: Final = System(
