@@ -241,7 +241,7 @@ class Scanner:
     def finish(self) -> None:
         """Prove that the message ends here."""
         if self.work < 0:
-            raise DecodeError("too complex")
+            raise DecodeError("too complex: too many items for one message")
         if self.at > len(self.raw):
             raise IndexError
         if self.at < len(self.raw):
@@ -251,7 +251,7 @@ class Scanner:
         """Pay for what is looked at on its own: as for a container."""
         self.work -= _ITEM + _CONTAINER
         if self.work < 0:
-            raise DecodeError("too complex")
+            raise DecodeError("too complex: too many items for one message")
 
     def major(self) -> int:
         """The major type of the next item."""
@@ -330,7 +330,7 @@ class Scanner:
                 work -= _ITEM + ((at - start) // _BYTES_PER_UNIT if key.isascii() else _weight(key))
             work -= _ITEM
             if work < 0:
-                raise DecodeError("too complex")
+                raise DecodeError("too complex: too many items for one message")
             head = raw[at]
             width = width_of[head]
             if width:
