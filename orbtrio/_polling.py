@@ -37,8 +37,9 @@ def busy_polling(span: float) -> trio.abc.Clock | None:
 
     An engine, a worker or a client then notices a lone job, or its answer, sooner. It costs a processor's
     time, as far as nobody else wants it, while jobs come and for `span` after the last; where processor time
-    is rationed, as in containers, it uses that up. An idle loop sleeps. ``python -m orbtrio.engine`` and
-    worker programs do it where ``ORB_BUSY_POLL_US`` is set.
+    is rationed, as in containers, it uses that up. An idle loop sleeps. Where others keep all processors busy
+    it gains nothing, and a look may be milliseconds late. ``python -m orbtrio.engine`` and worker programs do
+    it where ``ORB_BUSY_POLL_US`` is set.
 
     Args:
         span: Seconds without work after which the loop sleeps; to be longer than what it waits for takes, so
