@@ -53,8 +53,8 @@ def draw(report: Report) -> str:
     height = _TOP + _STEP * len(report.rows) + _FOOT
     half = (_WIDTH - 3 * _MARGIN) / 2
     foot = (
-        "echo, one worker; CPU in batches of 32, lone jobs with each system set up for latency;"
-        f" shorter is better, scales are logarithmic · {report.date},"
+        "echo, one worker; CPU in batches of 32, lone jobs as each is set up for latency; logarithmic,"
+        f" shorter is better · {report.date},"
         f" {report.machine}"
     )
     parts = [
