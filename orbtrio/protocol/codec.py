@@ -250,7 +250,7 @@ def output_entry(job_id: str, fields: Mapping[str, Any], *, typed_arrays: bool =
         InvalidMessage: a field holds what would not arrive as it is.
     """
     own = {"id": job_id}
-    return encode_value(own | dict(fields) | own, typed_arrays=typed_arrays)
+    return encode_value(own | dict(fields) | own, depth=scan.ENTRY_DEPTH, typed_arrays=typed_arrays)
 
 
 def progress_entry(job_id: str, fields: Mapping[str, Any], *, typed_arrays: bool = False) -> bytes:

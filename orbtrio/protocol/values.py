@@ -27,16 +27,17 @@ __all__ = ["UNCOUNTED_BYTES", "encode_value"]
 UNCOUNTED_BYTES: Final = scan.MAX_WORK // 32
 
 
-def encode_value(value: Any, *, typed_arrays: bool | None = None) -> bytes:
+def encode_value(value: Any, *, depth: int = 2, typed_arrays: bool | None = None) -> bytes:
     """Encode what a program made, and prove that the other end will take it.
 
     Args:
         value: Anything.
+        depth: How many containers it will stand in: of a job, the list and its message.
         typed_arrays: Whether arrays of floats in it are to be typed arrays, or lists; None to refuse them.
 
     Raises:
         InvalidMessage: the other end would refuse it, or get something else: a key that is no text, a set, a
-            date, more than 62 levels.
+            date, more than 64 levels with those around it.
     """
     plain, has_arrays = _look_through(value, with_arrays=typed_arrays is not None)
     try:
@@ -47,7 +48,7 @@ def encode_value(value: Any, *, typed_arrays: bool | None = None) -> bytes:
     except (cbor2.CBORError, ValueError) as error:
         raise InvalidMessage(f"cannot be encoded: {error}") from error
     if not plain or len(raw) > UNCOUNTED_BYTES:
-        scan.check(raw, depth=2)  # it will stand in a list in a message
+        scan.check(raw, depth=depth)
     return raw
 
 

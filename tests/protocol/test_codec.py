@@ -736,6 +736,20 @@ def test_what_would_not_arrive_as_it_is_cannot_be_sent(what: str) -> None:
         codec.request_job("a", "t", {"value": value})
 
 
+def test_what_is_as_deep_as_can_be_sent_arrives() -> None:
+    """What an engine takes of a result is what may stand in ``worker_responses``."""
+    entry = codec.output_entry("a", {"value": nested(60)})
+    output = codec.decode(codec.encode(WorkerOutput([("a", entry)])))
+    assert isinstance(output, WorkerOutput)
+    assert output.entries == [("a", entry)]
+    with pytest.raises(InvalidMessage, match="levels"):
+        codec.output_entry("a", {"value": nested(61)})
+    job = codec.request_job("a", "t", {"value": nested(60)})
+    assert isinstance(codec.decode(b"".join(codec.request_parts([], [job]))), WorkerRequest)
+    with pytest.raises(InvalidMessage, match="levels"):
+        codec.request_job("a", "t", {"value": nested(61)})
+
+
 def test_tags_of_another_peer_pass_through_a_program() -> None:
     value = {
         "date": DATE,
