@@ -23,7 +23,13 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["busy_polling"]
+__all__ = ["BUSY_POLL_HELP", "MAX_BUSY_POLL_US", "busy_polling"]
+
+# Of the setting ORB_BUSY_POLL_US, which several programs have.
+MAX_BUSY_POLL_US: Final = 1_000_000
+BUSY_POLL_HELP: Final = (
+    "Microseconds to look for more before sleeping; lone jobs are answered sooner, for CPU time."
+)
 
 _YIELD: Final[Callable[[], None]] = getattr(os, "sched_yield", lambda: None)  # not on every system
 

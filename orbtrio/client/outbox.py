@@ -212,18 +212,19 @@ class Outbox:
         """
         tickets: list[Ticket] = []
         known: set[str] = set()
-        size = job_size = 0
+        job_bytes = resource_bytes = 0
         while self._waiting:
             ticket = self._open.get(self._waiting[0])
             if ticket is not None:
-                job_size += len(ticket.wire)
-                size += len(ticket.wire)
+                job_bytes += len(ticket.wire)
                 for resource in ticket.resources:
                     if resource.resource_id not in known:
                         known.add(resource.resource_id)
-                        size += len(resource.data) + RESOURCE_OVERHEAD
+                        resource_bytes += len(resource.data) + RESOURCE_OVERHEAD
                 if tickets and (
-                    size > self._max_request_bytes or job_size > UNCOUNTED_BYTES or len(tickets) == _MAX_JOBS
+                    len(tickets) == _MAX_JOBS
+                    or job_bytes > UNCOUNTED_BYTES
+                    or job_bytes + resource_bytes > self._max_request_bytes
                 ):
                     break
                 tickets.append(ticket)

@@ -34,8 +34,9 @@ __all__ = ["TOO_LARGE", "BatchedClient", "ClientFlusher", "RemoteClient"]
 TOO_LARGE: Final = ("result_too_large", "more numbers than lists may have: ask for typed arrays")
 
 # Beyond this, the answers of one turn are several messages. Each may be all that a message may cost (see
-# `scan`): together they would be too complex for a client, and so its connection lost, were they large enough
-# to be asked. Sizes are counted as of single answers, whose heads are longer.
+# `scan`): together they would be too complex for a client with a budget like the engine's, and so its
+# connection lost, were they large enough to be asked. Sizes are counted as of single answers, whose heads are
+# longer.
 _MAX_TOGETHER: Final = WALK_ABOVE
 
 # A client is behind once this part of what may be unsent is.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
+from orbtrio._polling import BUSY_POLL_HELP, MAX_BUSY_POLL_US
 from orbtrio._settings import (
     FLAG,
     PAIRS,
@@ -166,12 +167,7 @@ class Config:
     grace_period: float = setting(
         seconds(zero=True), 30.0, "ORB_GRACE_PERIOD", "For open jobs to end, once the engine is told to stop."
     )
-    busy_poll_us: int = setting(
-        whole(0, 1_000_000),
-        0,
-        "ORB_BUSY_POLL_US",
-        "Microseconds to look for more before sleeping; lone jobs are answered sooner, for CPU time.",
-    )
+    busy_poll_us: int = setting(whole(0, MAX_BUSY_POLL_US), 0, "ORB_BUSY_POLL_US", BUSY_POLL_HELP)
     allowed_origins: tuple[str, ...] = setting(
         TEXTS, (), "ORB_ALLOWED_ORIGINS", "Web pages that may connect, as https://host[:port]; *: all."
     )

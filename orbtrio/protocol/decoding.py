@@ -140,18 +140,19 @@ def _text_keys(value: Mapping[Any, Any], immutable: bool) -> Mapping[Any, Any]:
     return value
 
 
-def load(raw: bytes, tags: Tags, *, budgets: int = 1) -> Any:
-    """Decode exactly one item; `budgets` as in `scan.check`.
+def load(raw: bytes, tags: Tags) -> Any:
+    """Decode exactly one item.
 
     Raises:
         DecodeError: outside profile or budget.
     """
+    at_endpoint = tags is not ENGINE_TAGS
     walked = len(raw) > WALK_ABOVE
     if walked:
-        scan.check(raw, budgets=budgets)
+        scan.check(raw, budgets=_ENDPOINT_BUDGETS if at_endpoint else 1)
     given = raw
     mark, mark_item = _mark
-    if tags is not ENGINE_TAGS:
+    if at_endpoint:
         raw = arrays.gathered(raw, _GATHERED) or raw
     if walked:
         return load_proved(raw, tags)
@@ -249,7 +250,7 @@ def decode_item(raw: bytes, *, typed_arrays: bool = False) -> Any:
     Raises:
         DecodeError: outside profile or budget.
     """
-    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS, budgets=_ENDPOINT_BUDGETS)
+    item = load(raw, ARRAY_TAGS if typed_arrays else ENDPOINT_TAGS)
     if typed_arrays and type(item) in (dict, list):
         arrays.pack_lists(item)
     return item

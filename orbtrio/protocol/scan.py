@@ -62,6 +62,7 @@ MAX_WORK: Final = 1_000_000
 # References to earlier values turn a few bytes into gigabytes, or into cycles, for whoever walks them later.
 STRUCTURAL_TAGS: Final = frozenset({25, 28, 29, 256})
 
+_TOO_COMPLEX: Final = "too complex: too many items for one message"
 _RUN_ITEM: Final = 1
 _ITEM: Final = 4
 _CONTAINER: Final = 12
@@ -241,17 +242,15 @@ class Scanner:
     def finish(self) -> None:
         """Prove that the message ends here."""
         if self.work < 0:
-            raise DecodeError("too complex: too many items for one message")
-        if self.at > len(self.raw):
-            raise IndexError
-        if self.at < len(self.raw):
-            raise DecodeError("bytes behind the message")
+            raise DecodeError(_TOO_COMPLEX)
+        if self.at != len(self.raw):
+            raise IndexError if self.at > len(self.raw) else DecodeError("bytes behind the message")
 
     def open(self) -> None:
         """Pay for what is looked at on its own: as for a container."""
         self.work -= _ITEM + _CONTAINER
         if self.work < 0:
-            raise DecodeError("too complex: too many items for one message")
+            raise DecodeError(_TOO_COMPLEX)
 
     def major(self) -> int:
         """The major type of the next item."""
@@ -330,7 +329,7 @@ class Scanner:
                 work -= _ITEM + ((at - start) // _BYTES_PER_UNIT if key.isascii() else _weight(key))
             work -= _ITEM
             if work < 0:
-                raise DecodeError("too complex: too many items for one message")
+                raise DecodeError(_TOO_COMPLEX)
             head = raw[at]
             width = width_of[head]
             if width:

@@ -2,7 +2,7 @@
 
 Names that existing images set (``VERITONE_…``, ``AIWARE_…``, ``ENGINE_ID``, ``BUILD_ID``) mean what they mean
 there. What other toolkits have no name for begins with ``ORB_TOOLKIT_``. How to reach the ORB engine is said
-as to every worker of ours: ``SERVER_URL``, ``WORKER_SECRET``, ``LOG_LEVEL`` and two more.
+as to every worker of ours, by the variables in `_WORKER_VARIABLES`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _CACHE: Final = Path("/cache")
 _DAY: Final = 86_400.0
 # Of a worker's variables, those that mean something here: type and batches follow from what the engine is.
 _WORKER_VARIABLES: Final = (
-    *("SERVER_URL", "WORKER_SECRET", "ORB_INLINE_RESOURCES", "ORB_BUSY_POLL_US", "LOG_LEVEL"),
+    "SERVER_URL",
+    "WORKER_SECRET",
+    "ORB_INLINE_RESOURCES",
+    "ORB_BUSY_POLL_US",
+    "LOG_LEVEL",
 )
 
 

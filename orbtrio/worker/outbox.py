@@ -38,9 +38,6 @@ Entry: TypeAlias = tuple[str, bytes]
 # Spec, "Worker Output", sets no limit; the engine takes messages of 16 MiB. Room for the envelope is left.
 MAX_ENTRY_BYTES: Final = 16 * 1024 * 1024 - 1024
 
-# Entries travel in messages of `UNCOUNTED_BYTES`, larger ones alone: an engine hangs up on a worker whose
-# message costs too much to decode. The limit of stock libraries, 1 MiB, is far away.
-
 # Unsent bytes beyond which computing waits for an engine that does not read.
 _MOST_UNSENT: Final = 4 * 1024 * 1024
 
@@ -119,7 +116,9 @@ class Outbox:
             await self._transport.wait_sent(_MOST_UNSENT)
 
 
-# At least one, for whoever counts batches wants an answer to one without jobs, too.
+# An engine hangs up on a worker whose message costs too much to decode, so entries travel in messages below
+# that, larger ones alone; the limit of stock libraries, 1 MiB, is far away. At least one message, for whoever
+# counts batches wants an answer to one without jobs, too.
 def _portions(entries: list[Entry]) -> Iterator[list[Entry]]:
     part: list[Entry] = []
     size = 0

@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from orbtrio._polling import BUSY_POLL_HELP, MAX_BUSY_POLL_US
 from orbtrio.errors import ConfigError, InvalidMessage
 from orbtrio.protocol.messages import MAX_BATCH_SIZE, RegisterWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["VARIABLES", "Variable", "WorkerSettings"]
 
 _LOG_LEVELS: Final = ("debug", "info", "warn", "warning", "error")
-_MOST_MICROSECONDS: Final = 1_000_000
 
 
 @attrs.frozen
@@ -49,9 +49,7 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     "ORB_INLINE_RESOURCES": Variable(
         "0", "1 if the engine's disk is not this machine's: it sends files along."
     ),
-    "ORB_BUSY_POLL_US": Variable(
-        "0", "Microseconds to look for more before sleeping; lone jobs are answered sooner, for CPU time."
-    ),
+    "ORB_BUSY_POLL_US": Variable("0", BUSY_POLL_HELP),
     "LOG_LEVEL": Variable("info", "debug, info, warn or error."),
 }
 
@@ -87,21 +85,17 @@ def _websocket_url(settings: WorkerSettings, attribute: attrs.Attribute[str], va
         raise ConfigError(f"SERVER_URL is {value!r}: write it like ws://localhost:5000/ws or wss://host/ws")
 
 
-def _batch_size(settings: WorkerSettings, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and not 1 <= value <= MAX_BATCH_SIZE:
-        raise ConfigError(f"MAX_BATCH_SIZE is {value}: set it to a whole number from 1 to {MAX_BATCH_SIZE}")
+def _between(name: str, least: int, most: int) -> Callable[[WorkerSettings, Any, int | None], None]:
+    def check(settings: WorkerSettings, attribute: Any, value: int | None) -> None:
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} is {value}: set it to a whole number from {least} to {most}")
+
+    return check
 
 
 def _latency(settings: WorkerSettings, attribute: attrs.Attribute[float], value: float) -> None:
     if not 0 < value < float("inf"):
         raise ConfigError(f"MAX_LATENCY_MS is {value * 1000:g}: set it to a number of milliseconds above 0")
-
-
-def _microseconds(settings: WorkerSettings, attribute: attrs.Attribute[int], value: int) -> None:
-    if not 0 <= value <= _MOST_MICROSECONDS:
-        raise ConfigError(
-            f"ORB_BUSY_POLL_US is {value}: set it to a whole number from 0 to {_MOST_MICROSECONDS}"
-        )
 
 
 def _log_level(settings: WorkerSettings, attribute: attrs.Attribute[str], value: str) -> None:
@@ -135,11 +129,13 @@ class WorkerSettings:
     worker_type: str = attrs.field(validator=_worker_type)
     worker_secret: str = attrs.field(repr=False, validator=_not_empty)
     server_url: str = attrs.field(default="ws://localhost:5000/ws", validator=_websocket_url)
-    max_batch_size: int | None = attrs.field(default=None, validator=_batch_size)
+    max_batch_size: int | None = attrs.field(
+        default=None, validator=_between("MAX_BATCH_SIZE", 1, MAX_BATCH_SIZE)
+    )
     max_latency: float = attrs.field(default=30.0, validator=_latency)
     model_id: str | None = None
     inline_resources: bool = False
-    busy_poll_us: int = attrs.field(default=0, validator=_microseconds)
+    busy_poll_us: int = attrs.field(default=0, validator=_between("ORB_BUSY_POLL_US", 0, MAX_BUSY_POLL_US))
     log_level: str = attrs.field(default="info", validator=_log_level)
 
     @classmethod

@@ -219,6 +219,9 @@ class FullBatchRefused(ModelWorker):
         return super().answers(jobs)
 
 
+_MOST_ITEMS: Final = 100_000
+
+
 @mutant("worker-intricate-batch-skipped", kills=("ORB-WRK-16",), role=Role.WORKER)
 class IntricateBatchSkipped(ModelWorker):
     """Bounds what decoding a message may cost, and has a bound for one job in mind."""
@@ -226,9 +229,6 @@ class IntricateBatchSkipped(ModelWorker):
     def on_batch(self, message: dict[str, Any], jobs: list[Any]) -> None:
         if _items(message) <= _MOST_ITEMS:
             super().on_batch(message, jobs)
-
-
-_MOST_ITEMS: Final = 100_000
 
 
 def _items(value: Any) -> int:
